@@ -1,0 +1,267 @@
+//! `ContainerExec`: one program to run inside one container, once.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::EnvVar;
+use crate::rules::immutable;
+
+/// One program to run inside one container, at most once for each container identity. The outcome is remembered:
+/// an object created again gets it back in status instead of running the program again.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "oncelet.dev",
+    version = "v1alpha1",
+    kind = "ContainerExec",
+    plural = "containerexecs",
+    shortname = "cexec",
+    shortname = "ctrexec",
+    category = "oncelet",
+    namespaced,
+    status = "ContainerExecStatus",
+    derive = "PartialEq",
+    doc = "A program that runs inside a container at most once, and whose outcome is remembered.",
+    printcolumn(
+        name = "Container",
+        type_ = "string",
+        json_path = ".status.containerName",
+        description = "The engine's name of the container."
+    ),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "Where the run is."),
+    printcolumn(
+        name = "Exit",
+        type_ = "integer",
+        json_path = ".status.exitCode",
+        description = "The program's exit code."
+    ),
+    printcolumn(
+        name = "Restored",
+        type_ = "boolean",
+        json_path = ".status.restored",
+        description = "Whether the outcome is that of an earlier object's run."
+    ),
+    printcolumn(
+        name = "Duration",
+        type_ = "string",
+        json_path = ".status.duration",
+        description = "How long the program ran."
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        description = "What stands in the way, or went wrong.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Time since the object was created."
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.containerName) != has(self.engineContainer)")
+        .message("set exactly one of containerName and engineContainer"),
+    validation = Rule::new("!has(self.scope) || self.scope != 'Name' || has(self.containerName)")
+        .message("scope Name needs containerName: only a Container object has a name that outlives its container")
+        .field_path(".scope"),
+    validation = immutable("containerName"),
+    validation = immutable("engineContainer"),
+    validation = immutable("command"),
+    validation = immutable("args"),
+    validation = immutable("env"),
+    validation = immutable("envFiles"),
+    validation = immutable("workingDirectory"),
+    validation = immutable("user"),
+    validation = immutable("runPolicy"),
+    validation = immutable("runKey"),
+    validation = immutable("onChange"),
+    validation = immutable("scope"),
+    validation = immutable("logLimitBytes"),
+)]
+pub struct ContainerExecSpec {
+    /// The name of a Container object in this namespace. Exactly one of containerName and engineContainer is set.
+    #[schemars(length(min = 1, max = 253))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
+    /// The name or ID of a container in the engine, without any Container object.
+    #[schemars(length(min = 1, max = 253))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_container: Option<String>,
+    /// The program: a path in the container, or a name found through its PATH. No shell is involved.
+    #[schemars(length(min = 1, max = 4096))]
+    pub command: String,
+    /// The program's arguments. $(NAME) refers to a variable of env or envFiles; $$(NAME) is the text $(NAME).
+    #[schemars(length(max = 1000), inner(length(max = 131_072)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Variables added to the container's own environment, in order.
+    #[schemars(length(max = 1000))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+    /// Paths of dotenv files on the machine where oncelet runs. Variables of env win over theirs.
+    #[schemars(length(max = 100), inner(length(min = 1, max = 4096)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_files: Vec<String>,
+    /// The directory in the container to start in; by default the container's own.
+    #[schemars(length(min = 1, max = 4096))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<String>,
+    /// The user in the container to run as: a name or number, or user:group; by default the container's own.
+    #[schemars(length(min = 1, max = 256))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Once (the default): once for each container identity. Always: once for each object, also in the same container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_policy: Option<RunPolicy>,
+    /// The name under which the run is remembered, instead of NAMESPACE/NAME. Objects with the same key share one run.
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_key: Option<String>,
+    /// What happens when the recorded run was of another program. Keep (the default): its outcome stays, and the
+    /// condition SpecDrifted names what differs. Rerun: each distinct program runs once. Fail: nothing runs or is restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_change: Option<OnChange>,
+    /// What the memory is tied to. Container (the default): the engine's container ID, so that a recreated container runs
+    /// the program again. Name: the name of the Container object, across recreates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    /// How many bytes of stdout and of stderr are kept; by default all. What comes after is counted and dropped.
+    #[schemars(range(min = 0))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_limit_bytes: Option<i64>,
+}
+
+/// How often a program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RunPolicy {
+    /// Once for each container identity.
+    #[default]
+    Once,
+    /// Once for each object.
+    Always,
+}
+
+/// What happens when the declared program differs from the recorded one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnChange {
+    /// The old outcome stays.
+    #[default]
+    Keep,
+    /// Each distinct program runs once.
+    Rerun,
+    /// Nothing runs and nothing is restored.
+    Fail,
+}
+
+/// What the memory is tied to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Scope {
+    /// The engine's container ID.
+    #[default]
+    Container,
+    /// The name of the `Container` object.
+    Name,
+}
+
+/// Where the run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ExecState {
+    /// Something stands in the way: see the conditions.
+    Waiting,
+    /// The right to run is ours; nothing was started.
+    Claimed,
+    /// The engine is being asked to start the program.
+    Starting,
+    /// The program was started.
+    Running,
+    /// The program exited by itself.
+    Finished,
+    /// Something else ended it.
+    Interrupted,
+    /// It could not be started, and is tried again.
+    FailedToStart,
+    /// What happened cannot be known.
+    Unknown,
+}
+
+/// What is known of the run. Every field of an outcome is the recorded one, however often the object is created again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerExecStatus {
+    /// Where the run is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ExecState>,
+    /// What stands in the way, or went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// ContainerReady, Started, Complete, Succeeded, SpecDrifted and StoreAvailable.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Whether the outcome is that of a run for an earlier object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<bool>,
+    /// When the program was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_timestamp: Option<MicroTime>,
+    /// When the run ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_timestamp: Option<MicroTime>,
+    /// How long the program ran, for people; set when the run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// The program's exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// The arguments that the program got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_args: Option<Vec<String>>,
+    /// The variables that were added to the container's own environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_env: Option<Vec<EffectiveVar>>,
+    /// The engine's full ID of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// The engine's name of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
+    /// The run's number in the store, as oncelet runs show takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<i64>,
+    /// What the program wrote to stdout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<Output>,
+    /// What the program wrote to stderr.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<Output>,
+    /// The generation of the object that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// A variable that the program got.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveVar {
+    /// Its name.
+    pub name: String,
+    /// Its value; what came from a Secret stands as <from secret NAME/KEY>.
+    pub value: String,
+}
+
+/// What a program wrote to one stream. The whole of it: oncelet logs NAME.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// How many bytes it wrote.
+    pub bytes: i64,
+    /// Whether less than that was kept.
+    pub truncated: bool,
+    /// Its last 2 KiB as text.
+    pub tail: String,
+}

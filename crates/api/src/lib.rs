@@ -1,0 +1,60 @@
+//! The resources of oncelet: `ContainerExec` and `Container`, group `oncelet.dev`, version `v1alpha1`.
+//!
+//! The doc comments here are what `kubectl explain` shows, and `crds/` is generated from these types
+//! (`cargo xtask crds`). Nothing here talks to a cluster.
+
+// The lint takes two columns or two rules for one attribute written twice.
+#![allow(clippy::duplicated_attributes)]
+// Here doc comments are what `kubectl explain` prints, as plain text.
+#![allow(clippy::doc_markdown, clippy::doc_link_with_quotes)]
+// The schema derive repeats each struct inside a function, where its `pub` reaches nobody.
+#![allow(unreachable_pub)]
+// `fieldRef` and its siblings are Kubernetes' names.
+#![allow(clippy::struct_field_names)]
+
+mod container;
+mod container_exec;
+mod env;
+mod rules;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+pub use container::{
+    Container, ContainerLabel, ContainerMode, ContainerPort, ContainerSpec, ContainerState, ContainerStatus,
+    PortProtocol, PublishedPort,
+};
+pub use container_exec::{
+    ContainerExec, ContainerExecSpec, ContainerExecStatus, EffectiveVar, ExecState, OnChange, Output, RunPolicy, Scope,
+};
+pub use env::{ContainerFieldRef, EnvVar, EnvVarSource, FieldRef, KeyRef};
+
+/// The API group.
+pub const GROUP: &str = "oncelet.dev";
+/// The API version.
+pub const VERSION: &str = "v1alpha1";
+/// The annotation that asks for one more run: once for each new value.
+pub const RERUN_ANNOTATION: &str = "oncelet.dev/rerun";
+
+/// The condition types of both kinds, as `kubectl wait --for=condition=…` takes them.
+pub mod condition {
+    /// The container exists and runs.
+    pub const CONTAINER_READY: &str = "ContainerReady";
+    /// The program was started, now or in the run that was restored.
+    pub const STARTED: &str = "Started";
+    /// The run is over, however it ended.
+    pub const COMPLETE: &str = "Complete";
+    /// The program exited with 0.
+    pub const SUCCEEDED: &str = "Succeeded";
+    /// The declared program differs from the one that ran.
+    pub const SPEC_DRIFTED: &str = "SpecDrifted";
+    /// The run store can be used.
+    pub const STORE_AVAILABLE: &str = "StoreAvailable";
+    /// The container of a `Container` object exists and runs.
+    pub const READY: &str = "Ready";
+}
+
+/// The CRDs, as `oncelet crds` prints them.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![ContainerExec::crd(), Container::crd()]
+}

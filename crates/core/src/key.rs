@@ -1,0 +1,85 @@
+//! What a run is remembered by.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The key of a run: at most one run exists per key, ever.
+///
+/// `ident` is the engine's full container ID (64 hex digits) or, with `scope: Name`, the name under which the
+/// memory is kept across recreates of a container. It never holds the engine's address: the same container
+/// reached over another socket is still the same container.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RunKey {
+    /// Which container.
+    pub ident: String,
+    /// Which program: `spec.runKey`, or `<namespace>/<object name>`.
+    pub name: RunName,
+    /// What makes a repeat deliberate; empty by default.
+    pub token: String,
+}
+
+impl fmt::Display for RunKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ident = self.ident.get(..12).unwrap_or(&self.ident);
+        write!(f, "{} in {ident}", self.name)?;
+        if self.token.is_empty() { Ok(()) } else { write!(f, " ({})", self.token) }
+    }
+}
+
+/// The name of a run: printable, 1 to 512 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunName(String);
+
+/// A run name that cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a run name has 1 to 512 bytes and no control characters, got {0:?}")]
+pub struct InvalidName(String);
+
+impl RunName {
+    /// The name of the object `namespace/object`.
+    pub fn of_object(namespace: &str, object: &str) -> Self {
+        Self(format!("{namespace}/{object}"))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for RunName {
+    type Error = InvalidName;
+
+    fn try_from(name: String) -> Result<Self, InvalidName> {
+        if name.is_empty() || name.len() > 512 || name.chars().any(char::is_control) {
+            return Err(InvalidName(name));
+        }
+        Ok(Self(name))
+    }
+}
+
+impl From<RunName> for String {
+    fn from(name: RunName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for RunName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_line_break_is_refused() {
+        assert!(RunName::try_from("seed\n".to_owned()).is_err());
+        assert!(RunName::try_from(String::new()).is_err());
+        assert!(RunName::try_from("team a/seed".to_owned()).is_ok());
+    }
+}

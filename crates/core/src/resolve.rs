@@ -1,0 +1,347 @@
+//! From the declared program to the arguments and the environment it really gets.
+//!
+//! Values that come from a Secret, and whatever they are substituted into, are shown as
+//! `<from secret NAME/KEY>`; beside that only a digest is kept, so that a change can be told without the value.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::program::hex;
+use crate::{Program, ValueSource, dotenv};
+
+/// What the references of a program may point to. Gathered by the caller; a missing entry is a missing object.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// `fieldRef` paths and their values.
+    pub fields: BTreeMap<String, String>,
+    /// `containerFieldRef` paths and their values.
+    pub container_fields: BTreeMap<String, String>,
+    /// `ConfigMap`s by name.
+    pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
+    /// `Secret`s by name.
+    pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// The text of each dotenv file by path, or why it could not be read.
+    pub env_files: BTreeMap<String, Result<String, String>>,
+}
+
+/// What a program gets. Holds secrets: neither shown nor stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The arguments.
+    pub args: Vec<String>,
+    /// The variables added to the container's own, each name once, in order.
+    pub env: Vec<(String, String)>,
+    /// The same, fit to be shown and stored.
+    pub effective: Effective,
+}
+
+impl fmt::Debug for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolved").field("effective", &self.effective).finish_non_exhaustive()
+    }
+}
+
+/// The effective arguments and environment, fit to be shown and stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effective {
+    /// The arguments.
+    pub args: Vec<Shown>,
+    /// The variables.
+    pub env: Vec<(String, Shown)>,
+}
+
+/// A value fit to be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// The text, with each secret part replaced by `<from secret NAME/KEY>`.
+    pub text: String,
+    /// SHA-256 of the true value, salted with the variable's name; only where a part is secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_sha256: Option<String>,
+}
+
+/// Something that the program refers to is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MissingInput {
+    /// No such `ConfigMap` or key.
+    #[error("env {variable}: {what}")]
+    ConfigMap {
+        /// The variable.
+        variable: String,
+        /// What is missing.
+        what: String,
+    },
+    /// No such `Secret` or key.
+    #[error("env {variable}: {what}")]
+    Secret {
+        /// The variable.
+        variable: String,
+        /// What is missing.
+        what: String,
+    },
+    /// No such field.
+    #[error("env {variable}: {what}")]
+    Field {
+        /// The variable.
+        variable: String,
+        /// What is missing.
+        what: String,
+    },
+    /// A dotenv file cannot be used.
+    #[error("env file {path}: {what}")]
+    EnvFile {
+        /// Its path.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// A value on its way: the truth, and what may be shown of it.
+#[derive(Clone)]
+struct Value {
+    real: String,
+    shown: String,
+    secret: bool,
+}
+
+impl Value {
+    fn plain(text: String) -> Self {
+        Self { shown: text.clone(), real: text, secret: false }
+    }
+
+    fn into_shown(self, salt: &str) -> (String, Shown) {
+        let secret_sha256 = self.secret.then(|| {
+            let mut hash = Sha256::new();
+            hash.update(salt.as_bytes());
+            hash.update([0]);
+            hash.update(self.real.as_bytes());
+            hex(&hash.finalize())
+        });
+        (self.real, Shown { text: self.shown, secret_sha256 })
+    }
+}
+
+/// Resolves `program` against `sources`.
+///
+/// Variables of the dotenv files come first, then `env` in order; a later one replaces an earlier one of the same
+/// name. `$(NAME)` in a value refers to variables before it, in an argument to all; `$$(NAME)` is the text
+/// `$(NAME)`; a reference to an unknown name stays as it is, as in Kubernetes.
+pub fn resolve(program: &Program, sources: &Sources) -> Result<Resolved, MissingInput> {
+    let mut env = Environment::default();
+    for path in &program.env_files {
+        let wrong = |what: String| MissingInput::EnvFile { path: path.clone(), what };
+        let text = match sources.env_files.get(path) {
+            Some(Ok(text)) => text,
+            Some(Err(what)) => return Err(wrong(what.clone())),
+            None => return Err(wrong("was not read".into())),
+        };
+        for (name, value) in dotenv::parse(text).map_err(|error| wrong(error.to_string()))? {
+            env.set(&name, Value::plain(value));
+        }
+    }
+    for var in &program.env {
+        if let Some(value) = value_of(&var.name, &var.source, sources, &env)? {
+            env.set(&var.name, value);
+        }
+    }
+    let (args, shown_args) = program.args.iter().map(|arg| env.expand(arg).into_shown("")).unzip();
+    let (env, shown_env) = env
+        .0
+        .into_iter()
+        .map(|(name, value)| {
+            let (real, shown) = value.into_shown(&name);
+            ((name.clone(), real), (name, shown))
+        })
+        .unzip();
+    Ok(Resolved { args, env, effective: Effective { args: shown_args, env: shown_env } })
+}
+
+fn value_of(
+    variable: &str,
+    source: &ValueSource,
+    sources: &Sources,
+    env: &Environment,
+) -> Result<Option<Value>, MissingInput> {
+    let variable = variable.to_owned();
+    match source {
+        ValueSource::Value(text) => Ok(Some(env.expand(text))),
+        ValueSource::FieldRef(path) => match sources.fields.get(path) {
+            Some(value) => Ok(Some(Value::plain(value.clone()))),
+            None => Err(MissingInput::Field { variable, what: format!("the object has no field {path}") }),
+        },
+        ValueSource::ContainerFieldRef(path) => match sources.container_fields.get(path) {
+            Some(value) => Ok(Some(Value::plain(value.clone()))),
+            None => Err(MissingInput::Field { variable, what: format!("the container has no field {path}") }),
+        },
+        ValueSource::ConfigMapKeyRef { name, key, optional } => {
+            match sources.config_maps.get(name).map(|data| data.get(key)) {
+                Some(Some(value)) => Ok(Some(Value::plain(value.clone()))),
+                _ if *optional => Ok(None),
+                Some(None) => {
+                    Err(MissingInput::ConfigMap { variable, what: format!("ConfigMap {name:?} has no key {key:?}") })
+                }
+                None => Err(MissingInput::ConfigMap { variable, what: format!("ConfigMap {name:?} not found") }),
+            }
+        }
+        ValueSource::SecretKeyRef { name, key, optional } => {
+            match sources.secrets.get(name).map(|data| data.get(key)) {
+                Some(Some(bytes)) => match std::str::from_utf8(bytes) {
+                    Ok(text) => Ok(Some(Value {
+                        real: text.to_owned(),
+                        shown: format!("<from secret {name}/{key}>"),
+                        secret: true,
+                    })),
+                    Err(_) => Err(MissingInput::Secret {
+                        variable,
+                        what: format!("key {key:?} of Secret {name:?} is not UTF-8 text"),
+                    }),
+                },
+                _ if *optional => Ok(None),
+                Some(None) => {
+                    Err(MissingInput::Secret { variable, what: format!("Secret {name:?} has no key {key:?}") })
+                }
+                None => Err(MissingInput::Secret { variable, what: format!("Secret {name:?} not found") }),
+            }
+        }
+    }
+}
+
+/// Variables in order, each name once.
+#[derive(Default)]
+struct Environment(Vec<(String, Value)>);
+
+impl Environment {
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    fn set(&mut self, name: &str, value: Value) {
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+
+    /// Kubernetes' substitution: see [`resolve`].
+    fn expand(&self, text: &str) -> Value {
+        let mut out = Value::plain(String::with_capacity(text.len()));
+        let both = |out: &mut Value, text: &str| {
+            out.real.push_str(text);
+            out.shown.push_str(text);
+        };
+        let mut rest = text;
+        while let Some(dollar) = rest.find('$') {
+            both(&mut out, &rest[..dollar]);
+            rest = &rest[dollar + 1..];
+            if let Some(after) = rest.strip_prefix('$') {
+                both(&mut out, "$");
+                rest = after;
+            } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+                match self.get(name) {
+                    Some(value) => {
+                        out.real.push_str(&value.real);
+                        out.shown.push_str(&value.shown);
+                        out.secret |= value.secret;
+                    }
+                    None => both(&mut out, &format!("$({name})")),
+                }
+                rest = after;
+            } else {
+                both(&mut out, "$");
+            }
+        }
+        both(&mut out, rest);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EnvVar;
+
+    fn sources() -> Sources {
+        let mut sources = Sources::default();
+        sources.config_maps.insert("app".into(), BTreeMap::from([("host".into(), "db.local".into())]));
+        sources.secrets.insert(
+            "db".into(),
+            BTreeMap::from([("password".into(), b"hunter2".to_vec()), ("raw".into(), vec![0xff])]),
+        );
+        sources.env_files.insert("/etc/app.env".into(), Ok("REGION=eu\nHOST=from-file\n".into()));
+        sources
+    }
+
+    fn text(name: &str, value: &str) -> EnvVar {
+        EnvVar { name: name.into(), source: ValueSource::Value(value.into()) }
+    }
+
+    fn secret(name: &str, key: &str, optional: bool) -> EnvVar {
+        let source = ValueSource::SecretKeyRef { name: "db".into(), key: key.into(), optional };
+        EnvVar { name: name.into(), source }
+    }
+
+    fn resolved(args: &[&str], env: Vec<EnvVar>) -> Result<Resolved, MissingInput> {
+        let args = args.iter().map(ToString::to_string).collect();
+        resolve(&Program { command: "psql".into(), args, env, ..Program::default() }, &sources())
+    }
+
+    #[test]
+    fn references_are_substituted_as_kubernetes_does() {
+        let env = vec![text("A", "1"), text("B", "$(A)$(LATER)"), text("LATER", "2")];
+        let got = resolved(&["$(B)", "$$(A)", "$(NOPE)", "$A $", "$(A"], env).unwrap();
+        assert_eq!(got.args, ["1$(LATER)", "$(A)", "$(NOPE)", "$A $", "$(A"]);
+        assert_eq!(got.env[1], ("B".into(), "1$(LATER)".into()));
+    }
+
+    #[test]
+    fn a_secret_reaches_the_program_and_is_shown_nowhere() {
+        let env = vec![secret("PW", "password", false), text("URL", "pg://u:$(PW)@h")];
+        let got = resolved(&["--password=$(PW)"], env).unwrap();
+        assert_eq!(got.args, ["--password=hunter2"]);
+        assert_eq!(got.env[1].1, "pg://u:hunter2@h");
+        assert_eq!(got.effective.args[0].text, "--password=<from secret db/password>");
+        assert_eq!(got.effective.env[1].1.text, "pg://u:<from secret db/password>@h");
+        let kept = format!("{got:?} {}", serde_json::to_string(&got.effective).unwrap());
+        assert!(!kept.contains("hunter2"), "{kept}");
+        assert!(got.effective.env.iter().all(|(_, shown)| shown.secret_sha256.is_some()));
+    }
+
+    #[test]
+    fn env_wins_over_env_files_and_a_name_stands_once() {
+        let program = Program {
+            env_files: vec!["/etc/app.env".into()],
+            env: vec![text("HOST", "mine"), text("HOST", "last")],
+            ..Program::default()
+        };
+        let got = resolve(&program, &sources()).unwrap();
+        assert_eq!(got.env, [("REGION".into(), "eu".into()), ("HOST".into(), "last".into())]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_unless_it_is_optional() {
+        let error = |env| resolved(&[], vec![env]).unwrap_err().to_string();
+        assert_eq!(error(secret("PW", "nope", false)), "env PW: Secret \"db\" has no key \"nope\"");
+        assert_eq!(error(secret("PW", "raw", false)), "env PW: key \"raw\" of Secret \"db\" is not UTF-8 text");
+        let config = |optional| EnvVar {
+            name: "H".into(),
+            source: ValueSource::ConfigMapKeyRef { name: "none".into(), key: "k".into(), optional },
+        };
+        assert_eq!(error(config(false)), "env H: ConfigMap \"none\" not found");
+        assert_eq!(resolved(&[], vec![config(true), secret("PW", "nope", true)]).unwrap().env, []);
+        let field = EnvVar { name: "F".into(), source: ValueSource::FieldRef("metadata.nope".into()) };
+        assert_eq!(error(field), "env F: the object has no field metadata.nope");
+    }
+
+    #[test]
+    fn an_unusable_env_file_is_named_with_its_line() {
+        let program = Program { env_files: vec!["/bad".into()], ..Program::default() };
+        let mut sources = sources();
+        sources.env_files.insert("/bad".into(), Ok("nonsense".into()));
+        let error = resolve(&program, &sources).unwrap_err();
+        assert_eq!(error.to_string(), "env file /bad: line 1: expected NAME=value");
+    }
+}

@@ -1,0 +1,168 @@
+//! The handle to one engine.
+
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bollard::Docker;
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::{
+    Endpoint, Error,
+    endpoint::{self, Target},
+};
+
+/// Ordinary calls.
+pub(crate) const CALL: Duration = Duration::from_secs(30);
+/// Calls that may have to write an image's layers or wait for another container.
+pub(crate) const SLOW_CALL: Duration = Duration::from_mins(2);
+/// The HTTP client's own limit, above all of ours, which are the ones that count. It covers only the time to a
+/// response's head, never a stream.
+const CLIENT_SECONDS: u64 = 3600;
+/// More starts at once than this only queue inside the engine, each slower than the one before.
+const STARTS_AT_ONCE: usize = 4;
+
+/// A container engine. Cheap to clone; all clones share one bound on concurrent starts.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// What was searched; the first that exists is taken, and kept.
+    candidates: Vec<Target>,
+    searched: String,
+    resolved: OnceLock<Resolved>,
+    product: OnceCell<Product>,
+    starts: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Resolved {
+    target: Target,
+    url: String,
+}
+
+/// Who made the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "names of products")]
+pub enum Product {
+    Docker,
+    Podman,
+}
+
+/// What an engine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Docker or Podman.
+    pub product: Product,
+    /// The product's version, such as `20.10.24`.
+    pub version: String,
+    /// The newest version of Docker's API that it serves, such as `1.41`.
+    pub api_version: String,
+}
+
+impl Engine {
+    /// A handle to the engine at `endpoint`. Nothing is contacted yet, and it does not matter whether an engine runs:
+    /// that shows in each call, as [`Error::Unreachable`]. Fails only if the endpoint cannot be used as written.
+    ///
+    /// Where several places are possible, the first call that finds a socket decides for the handle's life.
+    pub fn connect(endpoint: &Endpoint) -> Result<Self, Error> {
+        let candidates = endpoint::candidates(endpoint, |name| std::env::var(name).ok())?;
+        let urls: Vec<_> = candidates.iter().map(ToString::to_string).collect();
+        let searched = match urls.as_slice() {
+            [only] => only.clone(),
+            all => format!("{endpoint} (no socket at {})", all.join(", ")),
+        };
+        let inner = Inner {
+            candidates,
+            searched,
+            resolved: OnceLock::new(),
+            product: OnceCell::new(),
+            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The engine's URL, for messages; where none has been found yet, what was searched.
+    pub fn endpoint(&self) -> &str {
+        self.resolve().map_or(&self.inner.searched, |resolved| &resolved.url)
+    }
+
+    /// Asks the engine what it is. Also the way to find out whether it can be reached.
+    pub async fn info(&self) -> Result<Info, Error> {
+        let version = self.call(CALL, |docker| async move { docker.version().await }).await?;
+        let is_podman = version.components.iter().flatten().any(|component| component.name.starts_with("Podman"));
+        let product = if is_podman { Product::Podman } else { Product::Docker };
+        Ok(Info {
+            product,
+            version: version.version.unwrap_or_default(),
+            api_version: version.api_version.unwrap_or_default(),
+        })
+    }
+
+    /// The product, asked once.
+    pub(crate) async fn product(&self) -> Result<Product, Error> {
+        self.inner.product.get_or_try_init(|| async { Ok(self.info().await?.product) }).await.copied()
+    }
+
+    pub(crate) fn starts(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.starts)
+    }
+
+    fn resolve(&self) -> Option<&Resolved> {
+        if self.inner.resolved.get().is_none() {
+            let target = match self.inner.candidates.as_slice() {
+                // The only one need not exist yet: the call itself will say what is wrong with it.
+                [only] => only,
+                several => several.iter().find(|target| target.exists())?,
+            };
+            // Losing this race means that somebody else has resolved it.
+            let _ = self.inner.resolved.set(Resolved { target: target.clone(), url: target.to_string() });
+        }
+        self.inner.resolved.get()
+    }
+
+    pub(crate) fn target(&self) -> Result<&Target, Error> {
+        let nothing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        self.resolve().map(|resolved| &resolved.target).ok_or_else(|| self.unreachable(nothing()))
+    }
+
+    /// A client for one request. The HTTP client keeps no connections between requests, so nothing is lost by making
+    /// it anew; and made once it would insist on the socket's existence at that moment.
+    pub(crate) fn client(&self) -> Result<Docker, Error> {
+        let version = bollard::API_DEFAULT_VERSION;
+        match self.target()? {
+            Target::Unix(path) => Docker::connect_with_unix(&path.to_string_lossy(), CLIENT_SECONDS, version),
+            Target::Http(authority) => Docker::connect_with_http(authority, CLIENT_SECONDS, version),
+        }
+        .map_err(|error| Error::from_bollard(self.endpoint(), error))
+    }
+
+    /// Makes one request, with an end.
+    pub(crate) async fn call<T, F>(&self, limit: Duration, request: impl FnOnce(Docker) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, bollard::errors::Error>>,
+    {
+        let answer = request(self.client()?);
+        self.within(limit, async { answer.await.map_err(|error| Error::from_bollard(self.endpoint(), error)) }).await
+    }
+
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            let text = format!("no answer within {} seconds", limit.as_secs());
+            Err(self.unreachable(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
+        })
+    }
+
+    pub(crate) fn unreachable(&self, source: std::io::Error) -> Error {
+        Error::unreachable(self.endpoint(), source)
+    }
+}
