@@ -72,6 +72,7 @@ pub enum ValueSource {
 
 /// SHA-256 of a declared [`Program`], in lower-case hex.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Fingerprint(String);
 
 impl Fingerprint {

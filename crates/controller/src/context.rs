@@ -1,0 +1,64 @@
+//! What every reconcile needs.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::Client;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::{ObjectRef, Store as Reflector};
+use oncelet_api::{Container, ContainerExec};
+use oncelet_engine::Engine;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::gate::StoreGate;
+use crate::runs::Runs;
+
+/// Shared by all reconciles.
+pub(crate) struct Context {
+    /// The API server.
+    pub(crate) client: Client,
+    /// Where containers run.
+    pub(crate) engine: Engine,
+    /// Where runs are remembered.
+    pub(crate) store: StoreGate,
+    /// The `Container` objects, as last seen.
+    pub(crate) containers: Reflector<Container>,
+    /// The runs that this process follows.
+    pub(crate) runs: Runs,
+    /// The tasks that follow them.
+    pub(crate) tasks: TaskTracker,
+    /// Asks for a look at an object whose run has moved.
+    pub(crate) wake: mpsc::UnboundedSender<ObjectRef<ContainerExec>>,
+    /// Writes Kubernetes events.
+    pub(crate) recorder: Recorder,
+    /// The clock.
+    pub(crate) now: fn() -> Timestamp,
+}
+
+impl Context {
+    /// Asks for a look at `object`.
+    pub(crate) fn wake(&self, object: &ObjectRef<ContainerExec>) {
+        // The receiver is gone only when the controller ends, and then nobody needs to look.
+        let _ = self.wake.send(object.clone());
+    }
+}
+
+/// A context as the reconciles share it.
+pub(crate) type Ctx = Arc<Context>;
+
+/// An error and its causes on one line, as conditions and logs show it.
+pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their source in their own text.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,65 @@
+//! From the resources' types to the core's.
+
+use kube::ResourceExt;
+use oncelet_api::{ContainerExec, EnvVar, EnvVarSource, RERUN_ANNOTATION};
+use oncelet_core::{ExecSpec, OnChange, Program, RunName, RunPolicy, Scope, ValueSource};
+
+/// What `exec` asks for.
+pub(crate) fn exec_spec(exec: &ContainerExec) -> ExecSpec {
+    let namespace = exec.namespace().unwrap_or_default();
+    let spec = &exec.spec;
+    // A run key that the schema lets through is a valid name; should another server be laxer, the object's own name serves.
+    let name = spec
+        .run_key
+        .clone()
+        .and_then(|key| RunName::try_from(key).ok())
+        .unwrap_or_else(|| RunName::of_object(&namespace, &exec.name_any()));
+    ExecSpec {
+        uid: exec.uid().unwrap_or_default(),
+        name,
+        program: Program {
+            command: spec.command.clone(),
+            args: spec.args.clone(),
+            env: env(&spec.env),
+            env_files: spec.env_files.clone(),
+            working_directory: spec.working_directory.clone(),
+            user: spec.user.clone(),
+        },
+        run_policy: match spec.run_policy.unwrap_or_default() {
+            oncelet_api::RunPolicy::Once => RunPolicy::Once,
+            oncelet_api::RunPolicy::Always => RunPolicy::Always,
+        },
+        on_change: match spec.on_change.unwrap_or_default() {
+            oncelet_api::OnChange::Keep => OnChange::Keep,
+            oncelet_api::OnChange::Rerun => OnChange::Rerun,
+            oncelet_api::OnChange::Fail => OnChange::Fail,
+        },
+        scope: match (spec.scope.unwrap_or_default(), &spec.container_name) {
+            (oncelet_api::Scope::Name, Some(container)) => Scope::Name(format!("{namespace}/{container}")),
+            _ => Scope::Container,
+        },
+        rerun: exec.annotations().get(RERUN_ANNOTATION).cloned(),
+    }
+}
+
+/// Declared variables.
+pub(crate) fn env(vars: &[EnvVar]) -> Vec<oncelet_core::EnvVar> {
+    vars.iter().map(|var| oncelet_core::EnvVar { name: var.name.clone(), source: source(var) }).collect()
+}
+
+fn source(var: &EnvVar) -> ValueSource {
+    match var.value_from.clone().unwrap_or_default() {
+        EnvVarSource { field_ref: Some(field), .. } => ValueSource::FieldRef(field.field_path),
+        EnvVarSource { container_field_ref: Some(field), .. } => ValueSource::ContainerFieldRef(field.field_path),
+        EnvVarSource { config_map_key_ref: Some(at), .. } => ValueSource::ConfigMapKeyRef {
+            name: at.name,
+            key: at.key,
+            optional: at.optional.unwrap_or_default(),
+        },
+        EnvVarSource { secret_key_ref: Some(at), .. } => {
+            ValueSource::SecretKeyRef { name: at.name, key: at.key, optional: at.optional.unwrap_or_default() }
+        }
+        // A variable without a value is an empty one, as in Kubernetes.
+        EnvVarSource { .. } => ValueSource::Value(var.value.clone().unwrap_or_default()),
+    }
+}

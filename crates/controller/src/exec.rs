@@ -1,0 +1,52 @@
+//! The way of one `ContainerExec`.
+
+use std::sync::Arc;
+
+use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
+use oncelet_api::ContainerExec;
+use oncelet_core::decide;
+
+use crate::context::Ctx;
+use crate::{act, convert, observe, publish};
+
+/// A reconcile that failed for a reason other than the object's own state, which is published instead.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The API server refused or did not answer.
+    #[error("the API server did not take the status of {object}")]
+    Publish {
+        /// `namespace/name`.
+        object: String,
+        #[source]
+        source: kube::Error,
+    },
+    /// The API server did not give what the program refers to.
+    #[error("the API server did not answer for {what}")]
+    Inputs {
+        /// What was asked for.
+        what: String,
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// Brings one object to where its spec wants it, as far as that goes now.
+///
+/// # Flow
+/// observe → decide → act → publish. Launching is a part of act; following the run goes on in a task of its own,
+/// which asks for another reconcile whenever the run has moved.
+///
+/// # Guarantees
+/// Level-triggered: it may be called at any time, any number of times, and be dropped at any await.
+pub(crate) async fn reconcile(exec: Arc<ContainerExec>, ctx: Ctx) -> Result<Action, Error> {
+    if exec.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let spec = convert::exec_spec(&exec);
+    let observation = observe::observe(&ctx, &exec, &spec).await?;
+    let decision = decide(&spec, observation.observed.clone(), (ctx.now)());
+    tracing::debug!(object = %exec.name_any(), ?decision, "decided");
+    let shown = act::act(&ctx, &exec, &observation, decision).await;
+    publish::publish(&ctx, &exec, &observation, shown).await
+}

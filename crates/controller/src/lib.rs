@@ -1,0 +1,22 @@
+//! The controller: watch → observe → decide → act → publish.
+//!
+//! [`exec`] holds the way of one `ContainerExec` on one screen, [`container`] that of a `Container`. Policy is in
+//! `oncelet_core`; this crate asks the world, carries out what was decided, and says what came of it.
+
+mod act;
+mod container;
+mod context;
+mod convert;
+mod exec;
+mod follow;
+mod gate;
+mod inputs;
+mod observe;
+mod publish;
+mod recover;
+mod runs;
+mod status;
+mod watch;
+
+pub use gate::StoreGate;
+pub use watch::{Config, Error, run};

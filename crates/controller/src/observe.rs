@@ -1,0 +1,129 @@
+//! Gathers everything about one object into one `Observed`.
+
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use oncelet_api::ContainerExec;
+use oncelet_core::{Blocked, ExecSpec, Inputs, Memory, Observed, Ownership, Reason, resolve};
+use oncelet_engine::{Container, ContainerState};
+
+use crate::context::{Ctx, one_line};
+use crate::exec::Error;
+use crate::inputs;
+
+/// What was seen of one object's world.
+pub(crate) struct Observation {
+    /// The engine's container, where it is known.
+    pub(crate) container: Option<Container>,
+    /// What the decision needs.
+    pub(crate) observed: Observed,
+}
+
+impl Observation {
+    /// Why no program can start in the container now.
+    pub(crate) fn not_ready(&self) -> Option<&Blocked> {
+        match &self.observed {
+            Observed::NoContainer(blocked) => Some(blocked),
+            Observed::Container { ready, .. } => ready.as_ref().err(),
+        }
+    }
+
+    /// Why the store cannot be used, where it was asked.
+    pub(crate) fn store_problem(&self) -> Option<&str> {
+        match &self.observed {
+            Observed::Container { memory: Memory::Unavailable { message }, .. } => Some(message),
+            _ => None,
+        }
+    }
+}
+
+/// Looks at the container, the store and, where the program may start, its inputs.
+pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Result<Observation, Error> {
+    let container = match target(ctx, exec).await {
+        Ok(container) => container,
+        Err(blocked) => return Ok(Observation { container: None, observed: Observed::NoContainer(blocked) }),
+    };
+    let memory = memory(ctx, exec, spec, &container).await?;
+    let ready = ready(&container);
+    let observed = Observed::Container { id: container.id.to_string(), ready, memory };
+    Ok(Observation { container: Some(container), observed })
+}
+
+/// The engine's container that `exec` is for.
+async fn target(ctx: &Ctx, exec: &ContainerExec) -> Result<Container, Blocked> {
+    let (name_or_id, missing) = match (&exec.spec.container_name, &exec.spec.engine_container) {
+        (Some(name), _) => {
+            let namespace = exec.namespace().unwrap_or_default();
+            let Some(object) = ctx.containers.get(&ObjectRef::new(name).within(&namespace)) else {
+                return Err(Blocked {
+                    reason: Reason::ContainerNotFound,
+                    message: format!("there is no Container {namespace}/{name}; apply one, or set engineContainer"),
+                });
+            };
+            let status = object.status.as_ref();
+            let not_created = |what: &str| Blocked {
+                reason: Reason::ContainerNotCreated,
+                message: format!("Container {namespace}/{name} has no container yet: {what}"),
+            };
+            match status.and_then(|status| status.container_id.clone()) {
+                Some(id) => (id, not_created("it was removed from the engine")),
+                None => {
+                    let message = status.and_then(|status| status.message.clone());
+                    return Err(not_created(message.as_deref().unwrap_or("it is being looked at")));
+                }
+            }
+        }
+        (None, Some(name_or_id)) => {
+            let message = format!("the engine at {} has no container {name_or_id:?}", ctx.engine.endpoint());
+            (name_or_id.clone(), Blocked { reason: Reason::ContainerNotFound, message })
+        }
+        (None, None) => {
+            let message = "neither containerName nor engineContainer is set".to_owned();
+            return Err(Blocked { reason: Reason::ContainerNotFound, message });
+        }
+    };
+    match ctx.engine.container(&name_or_id).await {
+        Ok(Some(container)) => Ok(container),
+        Ok(None) => Err(missing),
+        Err(error) => Err(Blocked { reason: Reason::EngineUnreachable, message: one_line(&error) }),
+    }
+}
+
+fn ready(container: &Container) -> Result<(), Blocked> {
+    let what = match &container.state {
+        ContainerState::Running { .. } => return Ok(()),
+        ContainerState::Created => "was never started".to_owned(),
+        ContainerState::Paused => "is paused".to_owned(),
+        ContainerState::Restarting => "is being restarted".to_owned(),
+        ContainerState::Exited { exit_code, .. } => format!("has stopped (exit code {exit_code})"),
+        ContainerState::Removing => "is being removed".to_owned(),
+        ContainerState::Dead => "is dead".to_owned(),
+    };
+    Err(Blocked { reason: Reason::ContainerNotRunning, message: format!("container {} {what}", container.name) })
+}
+
+async fn memory(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, container: &Container) -> Result<Memory, Error> {
+    let store = match ctx.store.get() {
+        Ok(store) => store,
+        Err(message) => return Ok(Memory::Unavailable { message }),
+    };
+    let found = match store.lookup(&spec.key(container.id.as_str())).await {
+        Ok(found) => found,
+        Err(error) => return Ok(Memory::Unavailable { message: one_line(&error) }),
+    };
+    Ok(match found {
+        None => Memory::NeverRan { inputs: inputs_of(ctx, exec, spec, container).await? },
+        Some((record, _)) if record.may_be_claimed_again() => {
+            Memory::FailedToStart { record: Box::new(record), inputs: inputs_of(ctx, exec, spec, container).await? }
+        }
+        Some((record, ownership)) => {
+            let abandoned = ownership == Ownership::Mine && !ctx.runs.has(&record.key);
+            let ownership = if abandoned { Ownership::Gone } else { ownership };
+            Memory::Ran { record: Box::new(record), ownership }
+        }
+    })
+}
+
+async fn inputs_of(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, container: &Container) -> Result<Inputs, Error> {
+    let sources = inputs::gather(&ctx.client, &exec.metadata, &spec.program, Some(container)).await?;
+    Ok(resolve(&spec.program, &sources).map(Box::new))
+}

@@ -1,0 +1,106 @@
+//! Writes what there is to show into the object's status, and tells the story in events.
+
+use std::time::Duration;
+
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType};
+use kube::{Api, Resource, ResourceExt};
+use oncelet_api::{ContainerExec, ContainerExecStatus, ExecState};
+use serde_json::{Map, Value, json};
+
+use crate::act::Shown;
+use crate::context::{Ctx, one_line};
+use crate::exec::Error;
+use crate::observe::Observation;
+use crate::status::project;
+
+/// The net under every lost event.
+const RESYNC: Duration = Duration::from_mins(5);
+
+/// Publishes `shown` where it differs from what stands there.
+pub(crate) async fn publish(
+    ctx: &Ctx,
+    exec: &ContainerExec,
+    observation: &Observation,
+    shown: Shown,
+) -> Result<Action, Error> {
+    if let Some(status) = project(exec, observation, &shown.what, (ctx.now)())
+        && exec.status.as_ref() != Some(&status)
+    {
+        write(ctx, exec, &status).await?;
+        if let Some(event) = story(exec.status.as_ref(), &status)
+            && let Err(error) = ctx.recorder.publish(&event, &exec.object_ref(&())).await
+        {
+            tracing::debug!("an event was not written: {}", one_line(&error));
+        }
+    }
+    Ok(Action::requeue(shown.retry.unwrap_or(RESYNC)))
+}
+
+async fn write(ctx: &Ctx, exec: &ContainerExec, status: &ContainerExecStatus) -> Result<(), Error> {
+    let api = Api::<ContainerExec>::namespaced(ctx.client.clone(), &exec.namespace().unwrap_or_default());
+    // The UID is a precondition: a new object of the same name must not get the old one's status.
+    let patch = json!({
+        "metadata": {"uid": exec.metadata.uid},
+        "status": replacing(exec.status.as_ref(), status),
+    });
+    match api.patch_status(&exec.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
+        // Gone or replaced meanwhile: the watch says so too.
+        Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => Ok(()),
+        Err(source) => Err(Error::Publish { object: format!("{}/{}", exec.namespace().unwrap_or_default(), exec.name_any()), source }),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// `new` as a JSON merge patch on `old`: what is absent in `new` is removed.
+pub(crate) fn replacing<S: serde::Serialize>(old: Option<&S>, new: &S) -> Value {
+    let object = |status: &S| match serde_json::to_value(status) {
+        Ok(Value::Object(object)) => object,
+        _ => Map::new(),
+    };
+    let mut patch = object(new);
+    for field in old.map(object).unwrap_or_default().keys() {
+        patch.entry(field.clone()).or_insert(Value::Null);
+    }
+    Value::Object(patch)
+}
+
+/// The event that tells the step from `old` to `new`, if that is one worth telling.
+fn story(old: Option<&ContainerExecStatus>, new: &ContainerExecStatus) -> Option<Event> {
+    let same = old.is_some_and(|old| {
+        (old.state, old.run_id, &old.message) == (new.state, new.run_id, &new.message)
+    });
+    if same {
+        return None;
+    }
+    let run = new.run_id.map(|id| format!("run {id} ")).unwrap_or_default();
+    let container = new.container_name.as_deref().unwrap_or_default();
+    let message = new.message.clone().unwrap_or_default();
+    let exit = || new.exit_code.map(|code| format!("exit code {code}")).unwrap_or_default();
+    let (reason, note) = match new.state? {
+        ExecState::Waiting => ("Waiting", message),
+        ExecState::Claimed | ExecState::Starting => return None,
+        ExecState::Running => ("Started", format!("{run}started in container {container}")),
+        ExecState::Finished if new.restored == Some(true) => {
+            let at = new.finish_timestamp.as_ref().map(|at| format!("{:.0}", at.0)).unwrap_or_default();
+            ("Restored", format!("{run}ran in container {container} before, until {at}: {}; nothing was started", exit()))
+        }
+        ExecState::Finished => {
+            let took = new.duration.as_deref().unwrap_or_default();
+            ("Finished", format!("{run}finished after {took}: {}", exit()))
+        }
+        ExecState::Interrupted => ("Interrupted", format!("{run}was interrupted: {message}")),
+        ExecState::FailedToStart => ("FailedToStart", message),
+        ExecState::Unknown => ("OutcomeUnknown", message),
+    };
+    let good = matches!(new.state, Some(ExecState::Running)) || new.exit_code == Some(0);
+    Some(Event {
+        type_: if good { EventType::Normal } else { EventType::Warning },
+        reason: reason.to_owned(),
+        // Kubernetes takes notes of up to 1 KiB.
+        note: Some(note.chars().take(900).collect()),
+        action: "Run".to_owned(),
+        secondary: None,
+    })
+}

@@ -1,0 +1,133 @@
+use super::*;
+use oncelet_core::{Effective, Observed, Program, Reason, RunId, RunKey, RunName, Shown as Text};
+
+const NOON: Timestamp = Timestamp::UNIX_EPOCH;
+const LATER: Timestamp = Timestamp::constant(60, 0);
+
+fn exec(status: Option<ContainerExecStatus>) -> ContainerExec {
+    let mut exec = ContainerExec::new("seed", oncelet_api::ContainerExecSpec::default());
+    exec.metadata.generation = Some(1);
+    exec.status = status;
+    exec
+}
+
+fn record(state: RunState) -> Box<RunRecord> {
+    let name = RunName::of_object("default", "seed");
+    let program = Program::default();
+    Box::new(RunRecord {
+        id: RunId(7),
+        key: RunKey { ident: "c1".into(), name, token: String::new() },
+        container_id: "c1".into(),
+        container_name: "db".into(),
+        engine: "unix:///engine".into(),
+        object_uid: "uid-1".into(),
+        fingerprint: program.fingerprint(),
+        program,
+        effective: Effective {
+            args: vec![Text { text: "<from secret db/password>".into(), secret_sha256: Some("00".into()) }],
+            env: vec![("A".into(), Text { text: "1".into(), secret_sha256: None })],
+        },
+        attempt: 1,
+        claimed_at: NOON,
+        state,
+    })
+}
+
+fn ended(outcome: Outcome) -> Box<RunRecord> {
+    let started_at = (!matches!(outcome, Outcome::FailedToStart { .. })).then_some(NOON);
+    record(RunState::Ended { started_at, finished_at: LATER, outcome })
+}
+
+fn shows(record: Box<RunRecord>) -> What {
+    What::Run { record, restored: true, drift: vec![], logs: Some(Logs::default()) }
+}
+
+fn waits(reason: Reason) -> (Observation, What) {
+    let blocked = Blocked { reason, message: "what to do".into() };
+    let observation = Observation { container: None, observed: Observed::NoContainer(blocked.clone()) };
+    (observation, What::Waiting { blocked, last_try: None })
+}
+
+fn nothing_known() -> Observation {
+    waits(Reason::ContainerNotFound).0
+}
+
+fn projected(old: Option<ContainerExecStatus>, what: &What) -> ContainerExecStatus {
+    project(&exec(old), &nothing_known(), what, LATER).unwrap()
+}
+
+fn conditions(status: &ContainerExecStatus) -> Vec<String> {
+    status.conditions.iter().map(|c| format!("{}={} {}", c.type_, c.status, c.reason)).collect()
+}
+
+#[test]
+fn a_finished_run_shows_all_that_is_restored() {
+    let status = projected(None, &shows(ended(Outcome::Finished { exit_code: 3 })));
+    assert_eq!((status.state, status.exit_code, status.restored), (Some(ExecState::Finished), Some(3), Some(true)));
+    assert_eq!(status.startup_timestamp, Some(MicroTime(NOON)));
+    assert_eq!(status.finish_timestamp, Some(MicroTime(LATER)));
+    assert_eq!(status.duration.as_deref(), Some("60s"));
+    assert_eq!(status.effective_args, Some(vec!["<from secret db/password>".to_owned()]));
+    assert!(status.stdout.is_some() && status.stderr.is_some());
+    assert_eq!(
+        conditions(&status),
+        [
+            "ContainerReady=False ContainerNotFound",
+            "StoreAvailable=True Open",
+            "Started=True Started",
+            "Complete=True Finished",
+            "Succeeded=False ExitCodeNotZero",
+            "SpecDrifted=False Same",
+        ]
+    );
+}
+
+#[test]
+fn success_is_not_said_before_the_end() {
+    let status = projected(None, &shows(record(RunState::Running { exec_id: "e".into(), started_at: NOON })));
+    assert!(conditions(&status).contains(&"Succeeded=Unknown Running".to_owned()), "{:?}", conditions(&status));
+    assert_eq!(status.restored, None);
+}
+
+#[test]
+fn a_failed_start_is_not_complete() {
+    let outcome = Outcome::FailedToStart { reason: "CommandNotFound".into(), message: "no such file".into() };
+    let status = projected(None, &shows(ended(outcome)));
+    assert_eq!(status.message.as_deref(), Some("no such file"));
+    let conditions = conditions(&status);
+    for wanted in ["Started=False CommandNotFound", "Complete=False FailedToStart"] {
+        assert!(conditions.contains(&wanted.to_owned()), "{conditions:?}");
+    }
+}
+
+#[test]
+fn an_outcome_stays_while_its_container_is_away() {
+    let before = projected(None, &shows(ended(Outcome::Finished { exit_code: 0 })));
+    let (observation, what) = waits(Reason::EngineUnreachable);
+    let after = project(&exec(Some(before.clone())), &observation, &what, LATER).unwrap();
+    assert_eq!((after.state, after.exit_code, after.run_id), (before.state, before.exit_code, before.run_id));
+    assert!(conditions(&after).contains(&"ContainerReady=False EngineUnreachable".to_owned()));
+    assert!(conditions(&after).contains(&"Complete=True Finished".to_owned()), "{:?}", conditions(&after));
+}
+
+#[test]
+fn a_condition_keeps_the_time_of_its_last_change() {
+    let what = shows(ended(Outcome::Finished { exit_code: 0 }));
+    let first = project(&exec(None), &nothing_known(), &what, NOON).unwrap();
+    let second = project(&exec(Some(first.clone())), &nothing_known(), &what, LATER).unwrap();
+    assert_eq!(first, second);
+}
+
+#[test]
+fn a_tail_is_text_whatever_was_written() {
+    assert_eq!(tail_text("é".as_bytes()), "é");
+    assert_eq!(tail_text(&"é".as_bytes()[1..]), "");
+    assert_eq!(tail_text(b"a\0b\xff"), "a\u{fffd}b\u{fffd}");
+}
+
+#[test]
+fn durations_are_short() {
+    let of = |millis| duration(NOON, Timestamp::from_millisecond(millis).unwrap());
+    assert_eq!([of(123), of(7_340), of(59_999), of(125_000), of(11_520_000)], ["0.12s", "7.3s", "59s", "2m5s", "3h12m"]);
+    assert_eq!(duration(LATER, NOON), "0.00s", "a clock that was set back");
+}

@@ -1,0 +1,235 @@
+//! Watches the API server and the engine, and calls the reconciles.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, stream};
+use jiff::Timestamp;
+use kube::api::ListParams;
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{ObjectRef, Store as Reflector};
+use kube::runtime::{Controller, watcher};
+use kube::{Api, Client, ResourceExt};
+use oncelet_api::{Container, ContainerExec};
+use oncelet_engine::{ContainerAction, Engine, EngineEvent};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::context::{Context, Ctx, one_line};
+use crate::gate::StoreGate;
+use crate::runs::Runs;
+use crate::{container, exec, recover};
+
+/// What the controller needs.
+pub struct Config {
+    /// The API server.
+    pub client: Client,
+    /// Where containers run.
+    pub engine: Engine,
+    /// The directory of the run store.
+    pub store_dir: PathBuf,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+}
+
+/// The controller could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster does not have our kinds.
+    #[error("the cluster does not serve {kind} of oncelet.dev/v1alpha1; install the CRDs with: oncelet crds | kubectl apply -f -")]
+    NoCrds {
+        /// The missing kind.
+        kind: &'static str,
+    },
+    /// The API server did not answer.
+    #[error("the API server cannot be asked for {kind} objects")]
+    Api {
+        /// What was asked for.
+        kind: &'static str,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// Runs until `shutdown`. Programs that run then go on in their containers.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let Config { client, engine, store_dir, now } = config;
+    let exec_api = Api::<ContainerExec>::all(client.clone());
+    let container_api = Api::<Container>::all(client.clone());
+    check_served(&exec_api, "ContainerExec").await?;
+    check_served(&container_api, "Container").await?;
+
+    let store = StoreGate::open(store_dir, now, shutdown.clone()).await;
+    let (wake, woken) = mpsc::unbounded_channel();
+    let containers = Controller::new(container_api, watcher::Config::default());
+    let ctx: Ctx = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), Reporter { controller: "oncelet".into(), instance: None }),
+        client: client.clone(),
+        engine: engine.clone(),
+        store: store.clone(),
+        containers: containers.store(),
+        runs: Runs::default(),
+        tasks: TaskTracker::new(),
+        wake,
+        now,
+    });
+
+    let execs = Controller::new(exec_api.clone(), watcher::Config::default());
+    let exec_objects = execs.store();
+    let execs = execs
+        .watches(Api::<Container>::all(client), watcher::Config::default(), {
+            let execs = exec_objects.clone();
+            move |container: Container| execs_in(&execs, &container)
+        })
+        .reconcile_on(stream::unfold(woken, |mut woken| async move { Some((woken.recv().await?, woken)) }))
+        .reconcile_on(touched_execs(&engine, exec_objects, ctx.containers.clone()))
+        .reconcile_all_on(store_changes(store))
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .run(exec::reconcile, on_error::<ContainerExec>, ctx.clone())
+        .for_each(|result| async move { log(result) });
+    let containers = containers
+        .reconcile_on(touched_containers(&engine, ctx.containers.clone()))
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .run(container::reconcile, on_error::<Container>, ctx.clone())
+        .for_each(|result| async move { log(result) });
+
+    let recovery = tokio::spawn(recover_when_open(ctx.clone()));
+    futures::join!(execs, containers);
+    recovery.abort();
+    let open = ctx.tasks.len();
+    if open > 0 {
+        tracing::warn!("{open} programs go on in their containers; their further output is not recorded");
+    }
+    if let Ok(store) = ctx.store.get() {
+        store.close().await;
+    }
+    Ok(())
+}
+
+async fn check_served<K>(api: &Api<K>, kind: &'static str) -> Result<(), Error>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    match api.list(&ListParams::default().limit(1)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(error)) if error.code == 404 => Err(Error::NoCrds { kind }),
+        Err(source) => Err(Error::Api { kind, source }),
+    }
+}
+
+/// Recovers what dead daemons left, once the store is open and the engine answers.
+async fn recover_when_open(ctx: Ctx) {
+    loop {
+        let result = match ctx.store.get() {
+            Ok(store) => recover::recover_all(&ctx, &store).await.map_err(|blocked| blocked.message),
+            Err(message) => Err(message),
+        };
+        match result {
+            Ok(()) => return,
+            Err(message) => tracing::debug!("recovery waits: {message}"),
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
+/// The execs that are for `container`.
+fn execs_in(execs: &Reflector<ContainerExec>, container: &Container) -> Vec<ObjectRef<ContainerExec>> {
+    let name = container.name_any();
+    execs
+        .state_filter(|exec| {
+            exec.namespace() == container.namespace() && exec.spec.container_name.as_deref() == Some(&name)
+        })
+        .iter()
+        .map(|exec| ObjectRef::from_obj(exec.as_ref()))
+        .collect()
+}
+
+/// The execs whose container something has happened to; all of them when the engine is back.
+fn touched_execs(
+    engine: &Engine,
+    execs: Reflector<ContainerExec>,
+    containers: Reflector<Container>,
+) -> impl Stream<Item = ObjectRef<ContainerExec>> + Send + 'static + use<> {
+    engine.events().flat_map(move |event| {
+        let touched = match event {
+            EngineEvent::Disconnected { .. } | EngineEvent::Connected => execs.state(),
+            EngineEvent::Container { action, .. } if !changes_container(&action) => Vec::new(),
+            EngineEvent::Container { id, name, .. } => execs.state_filter(|exec| {
+                exec.spec.engine_container.as_deref().is_some_and(|target| is_target(target, id.as_str(), &name))
+                    || exec.spec.container_name.as_ref().is_some_and(|object| {
+                        let object = ObjectRef::new(object).within(&exec.namespace().unwrap_or_default());
+                        containers.get(&object).is_some_and(|container| is_container(&container, id.as_str(), &name))
+                    })
+            }),
+        };
+        stream::iter(touched.into_iter().map(|exec| ObjectRef::from_obj(exec.as_ref())))
+    })
+}
+
+fn touched_containers(
+    engine: &Engine,
+    containers: Reflector<Container>,
+) -> impl Stream<Item = ObjectRef<Container>> + Send + 'static + use<> {
+    engine.events().flat_map(move |event| {
+        let touched = match event {
+            EngineEvent::Disconnected { message } => {
+                tracing::warn!("the engine does not answer: {message}");
+                containers.state()
+            }
+            EngineEvent::Connected => containers.state(),
+            EngineEvent::Container { action, .. } if !changes_container(&action) => Vec::new(),
+            EngineEvent::Container { id, name, .. } => {
+                containers.state_filter(|container| is_container(container, id.as_str(), &name))
+            }
+        };
+        stream::iter(touched.into_iter().map(|container| ObjectRef::from_obj(container.as_ref())))
+    })
+}
+
+/// Whether a container is another one after `action`; the execs in it, our own above all, do not count.
+fn changes_container(action: &ContainerAction) -> bool {
+    use ContainerAction::{Create, Destroy, Die, Pause, Rename, Restart, Start, Stop, Unpause};
+    matches!(action, Create | Destroy | Die { .. } | Pause | Rename | Restart | Start | Stop | Unpause)
+}
+
+/// Whether what the user wrote, a name or an ID or its beginning, is the container of an event.
+fn is_target(target: &str, id: &str, name: &str) -> bool {
+    let target = target.trim_start_matches('/');
+    target == name || id.starts_with(target)
+}
+
+fn is_container(container: &Container, id: &str, name: &str) -> bool {
+    let known = container.status.as_ref().and_then(|status| status.container_id.as_deref());
+    known == Some(id) || container::engine_name(container) == name
+}
+
+fn store_changes(gate: StoreGate) -> impl Stream<Item = ()> + Send + 'static {
+    stream::unfold(gate, |mut gate| async move {
+        gate.changed().await;
+        Some(((), gate))
+    })
+}
+
+/// What the API server refuses is tried again after a pause; what an object says of itself is in its status.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the runtime's")]
+fn on_error<K: ResourceExt>(object: Arc<K>, error: &exec::Error, _: Ctx) -> Action {
+    tracing::warn!(object = %object.name_any(), "{}", one_line(error));
+    Action::requeue(Duration::from_secs(5))
+}
+
+fn log<K: kube::Resource>(
+    result: Result<(ObjectRef<K>, Action), kube::runtime::controller::Error<exec::Error, watcher::Error>>,
+) where
+    K::DynamicType: std::fmt::Debug + Clone + Eq + std::hash::Hash,
+{
+    use kube::runtime::controller::Error;
+    match result {
+        // The reconcile's own errors are logged where the pause is chosen; an object that went away needs nothing.
+        Ok(_) | Err(Error::ReconcilerFailed(..) | Error::ObjectNotFound(_)) => {}
+        Err(error) => tracing::warn!("{}", one_line(&error)),
+    }
+}

@@ -1,0 +1,110 @@
+//! Containers, made and looked into as a user would: with the `docker` command. It is the oracle, and shares no code with
+//! what is tested.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::process::output;
+
+/// The image that `hack/test-image.sh` makes.
+pub const IMAGE: &str = "oncelet-demo/busybox:1";
+
+/// Why no scenario can run here, if none can.
+pub fn problem() -> Option<String> {
+    static PROBLEM: OnceLock<Option<String>> = OnceLock::new();
+    PROBLEM
+        .get_or_init(|| {
+            if let Err(error) = docker(&["version"]) {
+                return Some(format!("no Docker engine answers (hack/ensure-engine.sh installs one): {error}"));
+            }
+            docker(&["image", "inspect", IMAGE])
+                .err()
+                .map(|_| format!("there is no image {IMAGE} (hack/test-image.sh makes it)"))
+        })
+        .clone()
+}
+
+/// Runs a docker command.
+pub fn docker(args: &[&str]) -> Result<String, String> {
+    match Command::new("docker").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        Ok(_) => output(Command::new("docker").args(args)).map(|out| out.trim_end().to_owned()),
+        Err(error) => Err(format!("the docker command: {error}")),
+    }
+}
+
+/// A container; removed when dropped.
+pub struct Container {
+    pub name: String,
+}
+
+impl Container {
+    /// Runs a container that waits for ever.
+    pub fn run(name: &str) -> Self {
+        let container = Self { name: name.to_owned() };
+        container.create_again();
+        container
+    }
+
+    /// A name whose container may come later, and is removed in any case.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned() }
+    }
+
+    /// Makes the container, under the same name as before.
+    pub fn create_again(&self) {
+        docker(&["run", "--detach", "--name", &self.name, IMAGE, "/bin/sleep", "1000000"]).unwrap();
+    }
+
+    pub fn id(&self) -> String {
+        docker(&["inspect", "--format", "{{.Id}}", &self.name]).unwrap()
+    }
+
+    pub fn is_running(&self) -> bool {
+        docker(&["inspect", "--format", "{{.State.Running}}", &self.name]).as_deref() == Ok("true")
+    }
+
+    /// Runs a shell script in the container, beside oncelet.
+    pub fn sh(&self, script: &str) -> Result<String, String> {
+        docker(&["exec", &self.name, "/bin/sh", "-c", script])
+    }
+
+    /// The lines of a file in the container; none where there is no such file.
+    pub fn lines(&self, path: &str) -> Vec<String> {
+        self.sh(&format!("cat {path} 2>/dev/null || true")).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// Puts an executable file into the container.
+    pub fn install(&self, path: &str, script: &str) {
+        let mut child = Command::new("docker")
+            .args(["exec", "--interactive", &self.name, "/bin/sh", "-c"])
+            .arg(format!("cat > {path}.new && chmod 755 {path}.new && mv {path}.new {path}"))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    pub fn stop(&self) {
+        docker(&["stop", "--time", "1", &self.name]).unwrap();
+    }
+
+    pub fn start(&self) {
+        docker(&["start", &self.name]).unwrap();
+    }
+
+    pub fn restart(&self) {
+        docker(&["restart", "--time", "1", &self.name]).unwrap();
+    }
+
+    pub fn remove(&self) {
+        docker(&["rm", "--force", &self.name]).unwrap();
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = docker(&["rm", "--force", &self.name]);
+    }
+}

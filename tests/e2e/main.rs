@@ -1,0 +1,85 @@
+//! The end-to-end suite: real kubectl, a real engine, and each scenario against both API servers, the embedded one of
+//! `oncelet up` and a real kube-apiserver with `oncelet controller`.
+//!
+//! A half that cannot run here says so loudly, and is counted as ignored, never as passed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod docker;
+mod kube_apiserver;
+mod process;
+mod scenarios;
+mod world;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kube_apiserver::KubeApiserver;
+use libtest_mimic::{Arguments, Failed, Trial};
+use scenarios::{SCENARIOS, Scenario};
+use world::{Server, World};
+
+fn main() -> ExitCode {
+    let args = Arguments::from_args();
+    if args.list {
+        let trials = SCENARIOS.iter().flat_map(|scenario| both(scenario, None, None)).collect();
+        return libtest_mimic::run(&args, trials).exit_code();
+    }
+    process::build_oncelet();
+
+    let engine_problem = docker::problem();
+    if let Some(problem) = &engine_problem {
+        skipped("every end-to-end scenario", problem);
+    }
+    // Only what runs is started: a filter for the embedded half needs no kube-apiserver.
+    let wants_real = args.filter.as_deref().is_none_or(|filter| !filter.starts_with("embedded"));
+    let real = if engine_problem.is_none() && wants_real { KubeApiserver::start() } else { Err("not asked for".into()) };
+    let (real, real_problem) = match real {
+        Ok(server) => (Some(Arc::new(server)), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    if let (None, true, Some(problem)) = (&engine_problem, wants_real, &real_problem) {
+        skipped("the half against a real kube-apiserver", problem);
+    }
+
+    let trials = SCENARIOS.iter().flat_map(|scenario| both(scenario, real.clone(), engine_problem.clone())).collect();
+    let conclusion = libtest_mimic::run(&args, trials);
+    if let Some(problem) = engine_problem.or(real_problem.filter(|_| wants_real)) {
+        skipped("a part of this suite", &problem);
+    }
+    conclusion.exit_code()
+}
+
+fn skipped(what: &str, why: &str) {
+    eprintln!("\n*** SKIPPED: {what}\n*** because {why}\n");
+}
+
+/// One scenario as two trials.
+fn both(scenario: &Scenario, real: Option<Arc<KubeApiserver>>, engine_problem: Option<String>) -> [Trial; 2] {
+    /// Two controllers with two stores on one cluster would both run an object: one scenario at a time there.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let Scenario { name, run } = *scenario;
+    let embedded = Trial::test(format!("embedded::{name}"), move || guarded(run, Server::Embedded))
+        .with_ignored_flag(engine_problem.is_some());
+    let missing = real.is_none();
+    let real = Trial::test(format!("kube-apiserver::{name}"), move || {
+        let Some(real) = real else { return Err(Failed::without_message()) };
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        guarded(run, Server::Real(real))
+    })
+    .with_ignored_flag(missing);
+    [embedded, real]
+}
+
+/// Runs a scenario; where it fails, what the daemon logged is shown with it.
+fn guarded(run: fn(&mut World), server: Server) -> Result<(), Failed> {
+    let mut world = World::new(server);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut world)));
+    result.map_err(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap_or_default();
+        Failed::from(format!("{message}\n--- the daemon's log ---\n{}", world.daemon_log()))
+    })
+}

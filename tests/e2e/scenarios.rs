@@ -1,0 +1,83 @@
+//! The scenarios, each a sentence of what is promised.
+
+mod cli;
+mod containers;
+mod inputs;
+mod once;
+mod rejected;
+mod repeat;
+mod scale;
+mod trouble;
+
+use crate::world::World;
+
+/// One scenario.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub run: fn(&mut World),
+}
+
+macro_rules! scenarios {
+    ($($module:ident::{$($name:ident),* $(,)?}),* $(,)?) => {
+        /// All of them.
+        pub const SCENARIOS: &[Scenario] = &[$($(Scenario { name: stringify!($name), run: $module::$name }),*),*];
+    };
+}
+
+scenarios! {
+    once::{
+        a_program_runs_once_across_restarts_of_everything,
+        a_recreated_container_gets_one_more_run,
+        a_recreated_container_gets_one_more_run_without_a_new_object,
+        a_kill_right_after_the_start_makes_no_second_run,
+        a_kill_while_execs_pour_in_makes_no_second_run,
+        a_non_zero_exit_counts_as_run,
+        binary_output_comes_back_byte_for_byte,
+    },
+    inputs::{
+        the_effective_environment_and_arguments_are_what_the_program_got,
+        a_secret_reaches_the_program_and_is_shown_nowhere,
+        the_working_directory_and_the_user_are_as_asked,
+    },
+    repeat::{
+        another_program_under_the_same_name_keeps_the_outcome_and_says_what_differs,
+        on_change_rerun_runs_each_program_once,
+        on_change_fail_restores_nothing,
+        run_policy_always_runs_once_for_each_object,
+        the_rerun_annotation_runs_once_for_each_value,
+        a_run_key_is_shared_by_objects,
+    },
+    rejected::{
+        an_unknown_field_is_rejected_by_name,
+        exactly_one_target_is_asked_for,
+        a_changed_field_is_rejected_by_name,
+        explain_describes_every_field,
+    },
+    trouble::{
+        a_container_that_appears_gets_its_run_at_once,
+        a_stopped_container_is_waited_for,
+        an_unreachable_engine_is_waited_for,
+        a_missing_command_is_told_and_tried_again,
+        a_bad_directory_and_a_bad_user_are_told_in_the_engines_words,
+        missing_inputs_are_told_and_waited_for,
+        nothing_starts_while_the_store_is_unreadable,
+    },
+    containers::{
+        a_persistent_container_is_made_and_reused,
+        a_changed_container_is_made_anew_and_says_why,
+        a_strangers_container_is_not_taken,
+        an_existing_container_is_adopted_and_left_alone,
+        scope_name_remembers_across_recreates,
+    },
+    scale::{
+        two_hundred_execs_in_four_containers_run_once_each,
+        a_hundred_megabytes_of_output_are_complete_and_memory_stays_flat,
+    },
+    cli::{
+        runs_and_logs_are_there_for_people_and_for_programs,
+        logs_follow_a_program_that_runs,
+        kubectl_tells_the_story,
+        the_daemon_keeps_its_files_to_itself,
+    },
+}

@@ -1,0 +1,108 @@
+//! What people see.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::world::{World, sh};
+
+pub fn runs_and_logs_are_there_for_people_and_for_programs(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let status = world.run("seed", &db, &sh("echo out; echo err >&2; exit 4"));
+
+    let table = world.oncelet(&["runs", "list"]).unwrap();
+    let row = table.lines().find(|line| line.contains("/seed")).unwrap();
+    assert!(table.starts_with("RUN ") && row.contains("Finished") && row.contains(&db.name), "{table}");
+    let list: Value = serde_json::from_str(&world.oncelet(&["runs", "list", "-o", "json"]).unwrap()).unwrap();
+    assert_eq!(list[0]["id"], status["runId"]);
+
+    let shown = world.oncelet(&["runs", "show", "seed"]).unwrap();
+    assert!(shown.contains("Exit code:   4") && shown.contains(&db.id()), "{shown}");
+    let yaml = world.oncelet(&["runs", "show", "seed", "-o", "yaml"]).unwrap();
+    assert!(yaml.contains("exitCode: 4") && yaml.contains("containerId: "), "{yaml}");
+
+    for (args, wanted) in [
+        (&["logs", "seed"][..], "out\n"),
+        (&["logs", "seed", "--stdout"], "out\n"),
+        (&["logs", "seed", "--stderr"], "err\n"),
+        (&["logs", &status["runId"].to_string()], "out\n"),
+    ] {
+        assert_eq!(world.oncelet(args).unwrap(), wanted, "{args:?}");
+    }
+    let error = world.oncelet(&["logs", "nobody"]).unwrap_err();
+    assert!(error.contains("no run of \"nobody\" is recorded"), "{error}");
+
+    let elsewhere = world.dir.path().join("elsewhere");
+    let error = world.oncelet(&["runs", "list", "--data-dir", elsewhere.to_str().unwrap()]).unwrap_err();
+    assert!(error.contains("elsewhere") && !elsewhere.exists(), "a reader makes no store: {error}");
+}
+
+pub fn logs_follow_a_program_that_runs(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    world.apply_exec("long", &db, &sh("echo first; while [ ! -e /data/go ]; do sleep 0.1; done; echo last"));
+    world.wait("long", "Started");
+    let mut command = world.oncelet_command();
+    let mut follow = command.args(["logs", "long", "--follow"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    // It comes while the program runs, which waits for us.
+    assert_eq!(lines.next().unwrap().unwrap(), "first");
+    db.sh("touch /data/go").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "last");
+    assert!(lines.next().is_none(), "it ends with the program");
+    assert!(follow.wait().unwrap().success());
+}
+
+pub fn kubectl_tells_the_story(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    // Watched from before it is there.
+    let mut command = world.kubectl_command();
+    let mut watch = command.args(["get", "cexec", "-w"]).stdout(Stdio::piped()).spawn().unwrap();
+    world.apply_exec("seed", &db, &sh("echo seeded; exit 3"));
+    let lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let finished = lines.map(Result::unwrap).find(|line| line.contains("Finished")).unwrap();
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    let cells: Vec<_> = finished.split_whitespace().collect();
+    assert_eq!(cells[..5], ["seed", &db.name, "Finished", "3", "false"], "{finished}");
+
+    let table = world.kubectl(&["get", "cexec"]).unwrap();
+    let heading: Vec<_> = table.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(heading, ["NAME", "CONTAINER", "STATE", "EXIT", "RESTORED", "DURATION", "AGE"]);
+
+    // However late the wait comes.
+    world.wait("seed", "Complete");
+    world.kubectl(&["wait", "cexec/seed", "--for=condition=Succeeded=False", "--timeout=30s"]).unwrap();
+    let described = world.kubectl(&["describe", "cexec", "seed"]).unwrap();
+    for text in ["Exit Code:", "seeded", "Finished", "exit code 3"] {
+        assert!(described.contains(text), "{text:?} is not in\n{described}");
+    }
+    world.delete("seed");
+    let gone = world.kubectl(&["get", "cexec", "seed"]).unwrap_err();
+    assert!(gone.contains("NotFound"), "{gone}");
+}
+
+pub fn the_daemon_keeps_its_files_to_itself(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    world.run("seed", &db, &sh("echo seeded"));
+    let mut folders = vec![world.data_dir()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+            let wanted = if entry.path().is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode, wanted, "{} is {mode:o}", entry.path().display());
+            seen += 1;
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    assert!(seen > 3, "only {seen} files were looked at");
+}

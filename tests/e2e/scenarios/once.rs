@@ -1,0 +1,140 @@
+//! At most once, and never lost.
+
+use std::process::Stdio;
+
+use sha2::{Digest, Sha256};
+
+use crate::process::eventually;
+use crate::world::{World, exec_manifest, five_things, sh};
+
+const SEED: &str = "echo seeded >> /data/seed.log; echo to-stdout; echo to-stderr >&2; exit 3";
+
+pub fn a_program_runs_once_across_restarts_of_everything(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let first = world.run("seed", &db, &sh(SEED));
+    assert_eq!(first["restored"], false);
+    assert_eq!(first["exitCode"], 3);
+    assert_eq!(first["stdout"]["tail"], "to-stdout\n");
+    assert_eq!(first["stderr"]["tail"], "to-stderr\n");
+    let first = five_things(&first);
+
+    let again = |world: &World, what: &str| {
+        let status = world.run("seed", &db, &sh(SEED));
+        assert_eq!(status["restored"], true, "{what}");
+        assert_eq!(five_things(&status), first, "{what}");
+        assert_eq!(db.lines("/data/seed.log"), ["seeded"], "{what}");
+    };
+
+    world.delete("seed");
+    again(world, "after the object was deleted");
+    world.delete("seed");
+    world.restart();
+    again(world, "after oncelet was restarted");
+    db.restart();
+    world.delete("seed");
+    again(world, "after the container was restarted");
+}
+
+pub fn a_recreated_container_gets_one_more_run(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let first = world.run("seed", &db, &sh(SEED));
+    world.delete("seed");
+
+    db.remove();
+    db.create_again();
+    let second = world.run("seed", &db, &sh(SEED));
+    assert_eq!(second["restored"], false);
+    assert_ne!(second["runId"], first["runId"]);
+    assert_eq!(second["containerId"], db.id().as_str());
+    world.delete("seed");
+    assert_eq!(world.run("seed", &db, &sh(SEED))["restored"], true);
+    assert_eq!(db.lines("/data/seed.log"), ["seeded"]);
+}
+
+pub fn a_recreated_container_gets_one_more_run_without_a_new_object(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let first = world.run("seed", &db, &sh(SEED));
+
+    db.remove();
+    world.condition("cexec", "seed", "ContainerReady", "False", "ContainerNotFound");
+    assert_eq!(five_things(&world.status("seed")), five_things(&first), "the outcome stays while the container is away");
+
+    db.create_again();
+    let second = eventually("the run in the new container is complete", || {
+        let status = world.status("seed");
+        (status["containerId"] == db.id().as_str() && status["state"] == "Finished").then_some(status)
+    });
+    assert_ne!(second["runId"], first["runId"]);
+    assert_eq!(db.lines("/data/seed.log"), ["seeded"]);
+}
+
+pub fn a_kill_right_after_the_start_makes_no_second_run(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let long = sh("echo started >> /data/long.log; sleep 8; echo ended >> /data/long.log");
+    world.apply_exec("long", &db, &long);
+    eventually("the program has started", || (!db.lines("/data/long.log").is_empty()).then_some(()));
+    world.kill();
+    world.start();
+    // A real cluster still has the object; the embedded server gets it again.
+    world.apply_exec("long", &db, &long);
+    let status = world.completed("long");
+    assert!(["Finished", "Unknown"].contains(&status["state"].as_str().unwrap()), "{status:#}");
+    assert_eq!(db.lines("/data/long.log"), ["started", "ended"]);
+    world.delete("long");
+    assert_eq!(world.run("long", &db, &long)["restored"], true);
+    assert_eq!(db.lines("/data/long.log"), ["started", "ended"]);
+}
+
+pub fn a_kill_while_execs_pour_in_makes_no_second_run(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let names: Vec<_> = (0..24).map(|number| format!("job-{number}")).collect();
+    let manifest = || -> String {
+        let one = |name: &String| exec_manifest(name, &db, &sh(&format!("echo {name} >> /data/jobs.log")));
+        names.iter().map(one).collect::<Vec<_>>().join("\n---\n")
+    };
+    world.apply(&manifest()).unwrap();
+    for wanted in [3, 9, 15] {
+        eventually("some have run", || (db.lines("/data/jobs.log").len() >= wanted).then_some(()));
+        world.kill();
+        world.start();
+        world.apply(&manifest()).unwrap();
+    }
+    for name in &names {
+        let status = world.completed(name);
+        let lines = db.lines("/data/jobs.log").iter().filter(|line| *line == name).count();
+        assert!(lines <= 1, "{name} ran {lines} times");
+        match status["state"].as_str().unwrap() {
+            "Finished" => assert_eq!((lines, &status["exitCode"]), (1, &0.into()), "{name}"),
+            state => assert_eq!(state, "Unknown", "{name}"),
+        }
+    }
+}
+
+pub fn a_non_zero_exit_counts_as_run(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let failing = sh("echo tried >> /data/tries.log; exit 7");
+    world.apply_exec("failing", &db, &failing);
+    world.completed("failing");
+    assert_eq!(world.condition("cexec", "failing", "Succeeded", "False", "ExitCodeNotZero"), "exit code 7");
+    world.delete("failing");
+    assert_eq!(world.run("failing", &db, &failing)["exitCode"], 7);
+    assert_eq!(db.lines("/data/tries.log").len(), 1);
+}
+
+pub fn binary_output_comes_back_byte_for_byte(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    // Every byte there is, many times over.
+    db.install("/data/bytes.sh", "#!/bin/sh\ni=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %03o $i)\"; i=$((i+1)); done\n");
+    let status = world.run("bytes", &db, &sh("for n in 1 2 3; do /data/bytes.sh; done"));
+    assert_eq!(status["stdout"]["bytes"], 768);
+    let logs = world.oncelet_command().args(["logs", "bytes", "--stdout"]).stderr(Stdio::inherit()).output().unwrap();
+    let wanted: Vec<u8> = (0..3).flat_map(|_| 0..=255).collect();
+    assert_eq!(Sha256::digest(&logs.stdout), Sha256::digest(wanted), "{:?}", logs.stdout);
+}

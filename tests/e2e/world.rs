@@ -1,0 +1,268 @@
+//! One scenario's world: an API server, a daemon with its own data directory, a namespace, containers.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::docker::Container;
+use crate::kube_apiserver::KubeApiserver;
+use crate::process::{Process, eventually, oncelet_path, output};
+
+/// Which API server.
+#[derive(Clone)]
+pub enum Server {
+    Embedded,
+    Real(Arc<KubeApiserver>),
+}
+
+pub struct World {
+    server: Server,
+    daemon: Option<Process>,
+    /// What the daemon takes beside the usual.
+    pub daemon_args: Vec<String>,
+    pub dir: TempDir,
+    pub namespace: String,
+}
+
+/// `kubectl` with a kubeconfig.
+pub fn kubectl(kubeconfig: &Path) -> Command {
+    let kubectl = std::env::var_os("ONCELET_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into());
+    let mut command = Command::new(kubectl);
+    command.env("KUBECONFIG", kubeconfig);
+    command
+}
+
+impl World {
+    pub fn new(server: Server) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self {
+            server,
+            daemon: None,
+            daemon_args: Vec::new(),
+            dir: tempfile::Builder::new().prefix("oncelet-e2e-").tempdir().unwrap(),
+            namespace: format!("e2e-{}-{number}", std::process::id()),
+        }
+    }
+
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.server, Server::Embedded)
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        match &self.server {
+            Server::Embedded => self.dir.path().join("data/kubeconfig"),
+            Server::Real(server) => server.kubeconfig().to_owned(),
+        }
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    // --- the daemon ---
+
+    /// Starts the daemon: `oncelet up`, or `oncelet controller` against the real server.
+    pub fn start(&mut self) {
+        assert!(self.daemon.is_none(), "it runs already");
+        let mut command = Command::new(oncelet_path());
+        match &self.server {
+            // A free port at each start: a restart must not depend on the old one being free again.
+            Server::Embedded => command.args(["up", "--listen", "127.0.0.1:0"]),
+            Server::Real(server) => command.arg("controller").arg("--kubeconfig").arg(server.kubeconfig()),
+        };
+        command.arg("--data-dir").arg(self.data_dir()).args(&self.daemon_args);
+        command.env("ONCELET_LOG", "info,oncelet_controller=debug").env_remove("KUBECONFIG");
+        let before = self.daemon_log().len();
+        self.daemon = Some(Process::spawn("oncelet", command, &self.log_path()));
+        if self.is_embedded() {
+            eventually("oncelet up says that it is up", || {
+                assert!(self.daemon.as_mut().unwrap().has_ended().is_none(), "oncelet up ended");
+                self.daemon_log()[before..].contains("is up").then_some(())
+            });
+        }
+        let created = self.kubectl(&["create", "namespace", &self.namespace]);
+        assert!(created.is_ok() || created.as_ref().unwrap_err().contains("AlreadyExists"), "{created:?}");
+    }
+
+    /// Ends the daemon as Ctrl-C's nicer sibling does, and checks that it ends well.
+    pub fn stop(&mut self) {
+        let status = self.daemon.take().unwrap().end(Signal::TERM);
+        assert!(status.success(), "oncelet ended with {status} after SIGTERM");
+    }
+
+    pub fn kill(&mut self) {
+        self.daemon.take().unwrap().end(Signal::KILL);
+    }
+
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    pub fn daemon_pid(&self) -> i32 {
+        self.daemon.as_ref().unwrap().pid()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("daemon.log")
+    }
+
+    pub fn daemon_log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// The command line beside the daemon: `oncelet runs …`, `oncelet logs …`.
+    pub fn oncelet(&self, args: &[&str]) -> Result<String, String> {
+        output(self.oncelet_command().args(args))
+    }
+
+    pub fn oncelet_command(&self) -> Command {
+        let mut command = Command::new(oncelet_path());
+        command.env("ONCELET_DATA_DIR", self.data_dir());
+        command
+    }
+
+    // --- the API ---
+
+    pub fn kubectl(&self, args: &[&str]) -> Result<String, String> {
+        output(self.kubectl_command().args(args))
+    }
+
+    pub fn kubectl_command(&self) -> Command {
+        let mut command = kubectl(&self.kubeconfig());
+        command.args(["--namespace", &self.namespace]);
+        command
+    }
+
+    /// `kubectl apply` of a manifest.
+    pub fn apply(&self, manifest: &str) -> Result<String, String> {
+        let mut command = self.kubectl_command();
+        let mut child = command
+            .args(["apply", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), manifest.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        if output.status.success() { Ok(text) } else { Err(text) }
+    }
+
+    /// Applies a `ContainerExec` whose spec, beside its target, is the JSON object `spec`.
+    pub fn apply_exec(&self, name: &str, container: &Container, spec: &Value) {
+        self.apply(&exec_manifest(name, container, spec)).unwrap();
+    }
+
+    /// Applies one and waits until it is complete; returns its status.
+    pub fn run(&self, name: &str, container: &Container, spec: &Value) -> Value {
+        self.apply_exec(name, container, spec);
+        self.completed(name)
+    }
+
+    pub fn delete(&self, name: &str) {
+        self.kubectl(&["delete", "cexec", name]).unwrap();
+    }
+
+    /// Waits with `kubectl wait`, and returns the status.
+    pub fn completed(&self, name: &str) -> Value {
+        self.wait(name, "Complete")
+    }
+
+    pub fn wait(&self, name: &str, condition: &str) -> Value {
+        let waited = self.kubectl(&["wait", &format!("cexec/{name}"), &format!("--for=condition={condition}"), "--timeout=60s"]);
+        assert!(waited.is_ok(), "{name} is not {condition}: {waited:?}\n{:#}", self.status(name));
+        self.status(name)
+    }
+
+    pub fn status(&self, name: &str) -> Value {
+        self.object("cexec", name)["status"].clone()
+    }
+
+    pub fn object(&self, kind: &str, name: &str) -> Value {
+        serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"]).unwrap()).unwrap()
+    }
+
+    /// Waits until a condition has a status and a reason; returns its message.
+    pub fn condition(&self, kind: &str, name: &str, type_: &str, status: &str, reason: &str) -> String {
+        let mut last = Value::Null;
+        let wanted = format!("{kind} {name}: condition {type_}={status} with reason {reason}");
+        eventually(&wanted, || {
+            let object = self.object(kind, name);
+            let found = object["status"]["conditions"].as_array().and_then(|all| all.iter().find(|c| c["type"] == type_));
+            let condition = found.cloned().unwrap_or_default();
+            if condition != last {
+                eprintln!("{name}: {condition}");
+                last.clone_from(&condition);
+            }
+            (condition["status"] == status && condition["reason"] == reason)
+                .then(|| condition["message"].as_str().unwrap_or_default().to_owned())
+        })
+    }
+
+    // --- containers ---
+
+    /// A container name of this scenario's own.
+    pub fn container_name(&self, name: &str) -> String {
+        format!("oncelet-{}-{name}", self.namespace)
+    }
+
+    /// A running container of this scenario's own.
+    pub fn container(&self, name: &str) -> Container {
+        Container::run(&self.container_name(name))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Server::Real(_) = &self.server {
+            // A real cluster keeps its objects; the next scenario's daemon must not find them.
+            for kind in ["cexec", "ctr"] {
+                let _ = self.kubectl(&["delete", kind, "--all"]);
+            }
+        }
+    }
+}
+
+/// The manifest of a `ContainerExec` for an engine container.
+pub fn exec_manifest(name: &str, container: &Container, spec: &Value) -> String {
+    let mut spec = spec.clone();
+    spec["engineContainer"] = container.name.clone().into();
+    manifest("ContainerExec", name, &spec)
+}
+
+pub fn manifest(kind: &str, name: &str, spec: &Value) -> String {
+    serde_json::json!({
+        "apiVersion": "oncelet.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    })
+    .to_string()
+}
+
+/// The spec of a shell script.
+pub fn sh(script: &str) -> Value {
+    serde_json::json!({"command": "/bin/sh", "args": ["-c", script]})
+}
+
+/// What is restored, always together.
+pub fn five_things(status: &Value) -> Value {
+    let mut things = serde_json::Map::new();
+    for field in
+        ["startupTimestamp", "finishTimestamp", "exitCode", "stdout", "stderr", "effectiveEnv", "effectiveArgs", "runId"]
+    {
+        things.insert(field.to_owned(), status[field].clone());
+    }
+    for field in ["startupTimestamp", "finishTimestamp", "exitCode", "stdout", "effectiveArgs"] {
+        assert!(!things[field].is_null(), "status has no {field}: {status:#}");
+    }
+    things.into()
+}
