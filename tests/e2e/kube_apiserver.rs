@@ -23,9 +23,9 @@ pub struct KubeApiserver {
 impl KubeApiserver {
     /// Starts one from the binaries in `KUBEBUILDER_ASSETS`; else says why that cannot be.
     pub fn start() -> Result<Self, String> {
-        let assets = std::env::var_os("KUBEBUILDER_ASSETS")
-            .map(PathBuf::from)
-            .ok_or("KUBEBUILDER_ASSETS does not say where kube-apiserver and etcd are (hack/kube-apiserver.sh builds them)")?;
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from).ok_or(
+            "KUBEBUILDER_ASSETS does not say where kube-apiserver and etcd are (hack/kube-apiserver.sh builds them)",
+        )?;
         for binary in ["etcd", "kube-apiserver"] {
             let path = assets.join(binary);
             if !path.is_file() {
@@ -45,7 +45,8 @@ impl KubeApiserver {
         ]);
         let etcd = Process::spawn("etcd", etcd, &dir.path().join("etcd.log"));
 
-        let (private_key, public_key) = (dir.path().join("service-account.key"), dir.path().join("service-account.pub"));
+        let (private_key, public_key) =
+            (dir.path().join("service-account.key"), dir.path().join("service-account.pub"));
         let key = rcgen::KeyPair::generate().unwrap();
         std::fs::write(&private_key, key.serialize_pem()).unwrap();
         std::fs::write(&public_key, key.public_key_pem()).unwrap();

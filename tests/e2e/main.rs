@@ -32,7 +32,8 @@ fn main() -> ExitCode {
     }
     // Only what runs is started: a filter for the embedded half needs no kube-apiserver.
     let wants_real = args.filter.as_deref().is_none_or(|filter| !filter.starts_with("embedded"));
-    let real = if engine_problem.is_none() && wants_real { KubeApiserver::start() } else { Err("not asked for".into()) };
+    let real =
+        if engine_problem.is_none() && wants_real { KubeApiserver::start() } else { Err("not asked for".into()) };
     let (real, real_problem) = match real {
         Ok(server) => (Some(Arc::new(server)), None),
         Err(problem) => (None, Some(problem)),

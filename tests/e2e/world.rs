@@ -177,7 +177,8 @@ impl World {
     }
 
     pub fn wait(&self, name: &str, condition: &str) -> Value {
-        let waited = self.kubectl(&["wait", &format!("cexec/{name}"), &format!("--for=condition={condition}"), "--timeout=60s"]);
+        let waited =
+            self.kubectl(&["wait", &format!("cexec/{name}"), &format!("--for=condition={condition}"), "--timeout=60s"]);
         assert!(waited.is_ok(), "{name} is not {condition}: {waited:?}\n{:#}", self.status(name));
         self.status(name)
     }
@@ -196,7 +197,8 @@ impl World {
         let wanted = format!("{kind} {name}: condition {type_}={status} with reason {reason}");
         eventually(&wanted, || {
             let object = self.object(kind, name);
-            let found = object["status"]["conditions"].as_array().and_then(|all| all.iter().find(|c| c["type"] == type_));
+            let found =
+                object["status"]["conditions"].as_array().and_then(|all| all.iter().find(|c| c["type"] == type_));
             let condition = found.cloned().unwrap_or_default();
             if condition != last {
                 eprintln!("{name}: {condition}");
@@ -238,6 +240,12 @@ pub fn exec_manifest(name: &str, container: &Container, spec: &Value) -> String 
     manifest("ContainerExec", name, &spec)
 }
 
+/// Several manifests as one.
+pub fn list(manifests: impl Iterator<Item = String>) -> String {
+    let items: Vec<Value> = manifests.map(|manifest| serde_json::from_str(&manifest).unwrap()).collect();
+    serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
+}
+
 pub fn manifest(kind: &str, name: &str, spec: &Value) -> String {
     serde_json::json!({
         "apiVersion": "oncelet.dev/v1alpha1",
@@ -256,9 +264,16 @@ pub fn sh(script: &str) -> Value {
 /// What is restored, always together.
 pub fn five_things(status: &Value) -> Value {
     let mut things = serde_json::Map::new();
-    for field in
-        ["startupTimestamp", "finishTimestamp", "exitCode", "stdout", "stderr", "effectiveEnv", "effectiveArgs", "runId"]
-    {
+    for field in [
+        "startupTimestamp",
+        "finishTimestamp",
+        "exitCode",
+        "stdout",
+        "stderr",
+        "effectiveEnv",
+        "effectiveArgs",
+        "runId",
+    ] {
         things.insert(field.to_owned(), status[field].clone());
     }
     for field in ["startupTimestamp", "finishTimestamp", "exitCode", "stdout", "effectiveArgs"] {

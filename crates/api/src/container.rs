@@ -82,8 +82,7 @@ use crate::rules::immutable;
     validation = immutable("labels"),
 )]
 pub struct ContainerSpec {
-    /// persistent: created where it is missing, reused and started where it is there, never removed with the object.
-    /// existing: somebody else's container, taken as it is.
+    /// Who makes the container.
     pub mode: ContainerMode,
     /// The engine's name of the container; by default the object's name.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"))]
@@ -115,7 +114,8 @@ pub struct ContainerSpec {
     pub labels: Vec<ContainerLabel>,
 }
 
-/// Who makes the container.
+/// Who makes the container. persistent: oncelet creates it where it is missing, reuses and starts it where it is there,
+/// and never removes it with the object. existing: somebody else's container, taken as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ContainerMode {

@@ -115,19 +115,17 @@ pub struct ContainerExecSpec {
     #[schemars(length(min = 1, max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Once (the default): once for each container identity. Always: once for each object, also in the same container.
+    /// How often the program runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_policy: Option<RunPolicy>,
     /// The name under which the run is remembered, instead of NAMESPACE/NAME. Objects with the same key share one run.
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_key: Option<String>,
-    /// What happens when the recorded run was of another program. Keep (the default): its outcome stays, and the
-    /// condition SpecDrifted names what differs. Rerun: each distinct program runs once. Fail: nothing runs or is restored.
+    /// What happens when the recorded run was of another program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_change: Option<OnChange>,
-    /// What the memory is tied to. Container (the default): the engine's container ID, so that a recreated container runs
-    /// the program again. Name: the name of the Container object, across recreates.
+    /// What the memory is tied to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
     /// How many bytes of stdout and of stderr are kept; by default all. What comes after is counted and dropped.
@@ -136,7 +134,10 @@ pub struct ContainerExecSpec {
     pub log_limit_bytes: Option<i64>,
 }
 
-/// How often a program runs.
+// The doc of an enum stands in the schema for that of the field that has it.
+
+/// How often the program runs. Once (the default): once for each container identity. Always: once for each object, also
+/// in the same container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RunPolicy {
     /// Once for each container identity.
@@ -146,7 +147,8 @@ pub enum RunPolicy {
     Always,
 }
 
-/// What happens when the declared program differs from the recorded one.
+/// What happens when the recorded run was of another program. Keep (the default): its outcome stays, and the condition
+/// SpecDrifted names what differs. Rerun: each distinct program runs once. Fail: nothing runs or is restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnChange {
     /// The old outcome stays.
@@ -158,7 +160,8 @@ pub enum OnChange {
     Fail,
 }
 
-/// What the memory is tied to.
+/// What the memory is tied to. Container (the default): the engine's container ID, so that a recreated container runs the
+/// program again. Name: the name of the Container object, across recreates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Scope {
     /// The engine's container ID.

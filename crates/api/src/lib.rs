@@ -17,7 +17,9 @@ mod container_exec;
 mod env;
 mod rules;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::CustomResourceExt;
 
 pub use container::{
@@ -56,5 +58,22 @@ pub mod condition {
 
 /// The CRDs, as `oncelet crds` prints them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![ContainerExec::crd(), Container::crd()]
+    let mut crds = vec![ContainerExec::crd(), Container::crd()];
+    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            join_lines(schema);
+        }
+    }
+    crds
+}
+
+/// Doc comments are broken into lines where the source is full; `kubectl explain` breaks them where the terminal is.
+fn join_lines(schema: &mut JSONSchemaProps) {
+    if let Some(description) = &mut schema.description {
+        *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(join_lines);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        join_lines(items);
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use kube::runtime::reflector::ObjectRef;
 use oncelet_api::ContainerExec;
 use oncelet_core::{Blocked, Decision, Reason, Resolved, RunEvent, RunKey, RunRecord};
 use oncelet_engine::{Container, Error as EngineError, ErrorKind, ExecId, NewExec};
@@ -74,14 +73,14 @@ pub(crate) async fn act(ctx: &Ctx, exec: &ContainerExec, observation: &Observati
             Shown { what: What::Waiting { blocked, last_try }, retry: Some(retry) }
         }
         Decision::RetryStart { record, retry } => Shown::run(*record, Some(retry)),
-        Decision::Mirror { record, retry } => Shown::run(*record, retry),
+        Decision::Mirror { record, retry } => Shown::run(*record, Some(retry)),
         Decision::Show { record, restored, drift } => show(ctx, record, restored, drift).await,
         Decision::Launch { key, resolved, .. } => match &observation.container {
             Some(container) => launch(ctx, exec, container, key, *resolved).await,
             None => Shown::again(),
         },
         Decision::Recover { record } => match ctx.store.get() {
-            Ok(store) => match recover::recover(ctx, &store, ObjectRef::from_obj(exec), &record).await {
+            Ok(store) => match recover::recover(ctx, &store, &record).await {
                 Ok(()) => Shown::again(),
                 Err(blocked) => Shown::waiting(blocked),
             },
@@ -141,12 +140,8 @@ async fn launch(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: Run
     };
     match create_exec(ctx, &store, container, &new_exec, &lease).await {
         Ok((exec_id, record)) => {
-            let run = Run {
-                lease,
-                care,
-                object: Some(ObjectRef::from_obj(exec)),
-                log_limit: exec.spec.log_limit_bytes.and_then(|limit| u64::try_from(limit).ok()),
-            };
+            let run =
+                Run { lease, care, log_limit: exec.spec.log_limit_bytes.and_then(|limit| u64::try_from(limit).ok()) };
             ctx.tasks.spawn(follow::start_and_follow(ctx.clone(), store, run, exec_id));
             Shown::run(record, None)
         }

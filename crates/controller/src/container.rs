@@ -12,7 +12,9 @@ use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 use oncelet_api::{Container, ContainerMode, PortProtocol};
 use oncelet_core::{Program, Resolved, resolve};
-use oncelet_engine::{Container as EngineContainer, Error as EngineError, ErrorKind, NewContainer, PortRequest, Protocol};
+use oncelet_engine::{
+    Container as EngineContainer, Error as EngineError, ErrorKind, NewContainer, PortRequest, Protocol,
+};
 use serde_json::json;
 
 use crate::context::{Ctx, one_line};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
-use kube::runtime::reflector::{ObjectRef, Store as Reflector};
-use oncelet_api::{Container, ContainerExec};
+use kube::runtime::reflector::Store as Reflector;
+use oncelet_api::Container;
+use oncelet_core::RunName;
 use oncelet_engine::Engine;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -28,8 +29,8 @@ pub(crate) struct Context {
     pub(crate) runs: Runs,
     /// The tasks that follow them.
     pub(crate) tasks: TaskTracker,
-    /// Asks for a look at an object whose run has moved.
-    pub(crate) wake: mpsc::UnboundedSender<ObjectRef<ContainerExec>>,
+    /// Asks for a look at the objects of a run that has moved.
+    pub(crate) wake: mpsc::UnboundedSender<RunName>,
     /// Writes Kubernetes events.
     pub(crate) recorder: Recorder,
     /// The clock.
@@ -37,10 +38,10 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Asks for a look at `object`.
-    pub(crate) fn wake(&self, object: &ObjectRef<ContainerExec>) {
+    /// Asks for a look at the objects that share the run of this name.
+    pub(crate) fn wake(&self, name: &RunName) {
         // The receiver is gone only when the controller ends, and then nobody needs to look.
-        let _ = self.wake.send(object.clone());
+        let _ = self.wake.send(name.clone());
     }
 }
 

@@ -4,19 +4,20 @@ use kube::ResourceExt;
 use oncelet_api::{ContainerExec, EnvVar, EnvVarSource, RERUN_ANNOTATION};
 use oncelet_core::{ExecSpec, OnChange, Program, RunName, RunPolicy, Scope, ValueSource};
 
+/// The name under which the run of `exec` is remembered.
+pub(crate) fn run_name(exec: &ContainerExec) -> RunName {
+    // A run key that the schema lets through is a valid name; should a server be laxer, the object's own name serves.
+    let key = exec.spec.run_key.clone().and_then(|key| RunName::try_from(key).ok());
+    key.unwrap_or_else(|| RunName::of_object(&exec.namespace().unwrap_or_default(), &exec.name_any()))
+}
+
 /// What `exec` asks for.
 pub(crate) fn exec_spec(exec: &ContainerExec) -> ExecSpec {
     let namespace = exec.namespace().unwrap_or_default();
     let spec = &exec.spec;
-    // A run key that the schema lets through is a valid name; should another server be laxer, the object's own name serves.
-    let name = spec
-        .run_key
-        .clone()
-        .and_then(|key| RunName::try_from(key).ok())
-        .unwrap_or_else(|| RunName::of_object(&namespace, &exec.name_any()));
     ExecSpec {
         uid: exec.uid().unwrap_or_default(),
-        name,
+        name: run_name(exec),
         program: Program {
             command: spec.command.clone(),
             args: spec.args.clone(),
@@ -51,11 +52,9 @@ fn source(var: &EnvVar) -> ValueSource {
     match var.value_from.clone().unwrap_or_default() {
         EnvVarSource { field_ref: Some(field), .. } => ValueSource::FieldRef(field.field_path),
         EnvVarSource { container_field_ref: Some(field), .. } => ValueSource::ContainerFieldRef(field.field_path),
-        EnvVarSource { config_map_key_ref: Some(at), .. } => ValueSource::ConfigMapKeyRef {
-            name: at.name,
-            key: at.key,
-            optional: at.optional.unwrap_or_default(),
-        },
+        EnvVarSource { config_map_key_ref: Some(at), .. } => {
+            ValueSource::ConfigMapKeyRef { name: at.name, key: at.key, optional: at.optional.unwrap_or_default() }
+        }
         EnvVarSource { secret_key_ref: Some(at), .. } => {
             ValueSource::SecretKeyRef { name: at.name, key: at.key, optional: at.optional.unwrap_or_default() }
         }

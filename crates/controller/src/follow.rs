@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use kube::runtime::reflector::ObjectRef;
-use oncelet_api::ContainerExec;
 use oncelet_core::{ExecHint, Outcome, RunEvent, RunState, Verdict, judge};
 use oncelet_engine::{ErrorKind, ExecEnd, ExecEvent, ExecId, ExecState, OutputStream, RunningExec};
 use oncelet_store::{Advance, Lease, LogWriter, Logs, Store, StoreError, Stream};
@@ -23,8 +21,6 @@ pub(crate) struct Run {
     /// The care for it in this process; held for the task's life.
     #[expect(dead_code, reason = "held for its drop")]
     pub(crate) care: Care,
-    /// The object to wake when it moves; `None` in recovery at start.
-    pub(crate) object: Option<ObjectRef<ContainerExec>>,
     /// How many bytes of each stream are kept.
     pub(crate) log_limit: Option<u64>,
 }
@@ -54,7 +50,7 @@ pub(crate) async fn start_and_follow(ctx: Ctx, store: Store, run: Run, exec_id: 
         }
     };
     let started = RunEvent::Started { at: (ctx.now)() };
-    if !record(&ctx, &run, "start", || store.advance(&run.lease, started.clone())).await {
+    if !record(&ctx, "start", || store.advance(&run.lease, started.clone())).await {
         return;
     }
     let (end, logs) = drain(&store, &run, running).await;
@@ -178,14 +174,15 @@ fn complain(error: StoreError) {
     tracing::error!("output is lost: {}", one_line(&error));
 }
 
-/// Records the end of a run and wakes its object.
+/// Records the end of a run.
 async fn finish(ctx: &Ctx, store: &Store, run: &Run, outcome: Outcome, logs: Logs) {
     let at = (ctx.now)();
-    record(ctx, run, "outcome", || store.finish(&run.lease, at, outcome.clone(), logs.clone())).await;
+    record(ctx, "outcome", || store.finish(&run.lease, at, outcome.clone(), logs.clone())).await;
 }
 
-/// Writes to the store until it is written: an outcome is never dropped. False where the run is no longer ours.
-async fn record<F>(ctx: &Ctx, run: &Run, what: &str, mut write: impl FnMut() -> F) -> bool
+/// Writes to the store until it is written, for an outcome is never dropped, and wakes the run's objects. False where the
+/// run is no longer ours.
+async fn record<F>(ctx: &Ctx, what: &str, mut write: impl FnMut() -> F) -> bool
 where
     F: Future<Output = Result<Advance, StoreError>>,
 {
@@ -194,9 +191,7 @@ where
         match write().await {
             Ok(Advance::Done(record)) => {
                 tracing::info!(run = %record.id, key = %record.key, "{}", record.state.name());
-                if let Some(object) = &run.object {
-                    ctx.wake(object);
-                }
+                ctx.wake(&record.key.name);
                 return true;
             }
             Ok(Advance::Lost) => {

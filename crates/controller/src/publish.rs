@@ -48,7 +48,10 @@ async fn write(ctx: &Ctx, exec: &ContainerExec, status: &ContainerExecStatus) ->
     match api.patch_status(&exec.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
         // Gone or replaced meanwhile: the watch says so too.
         Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => Ok(()),
-        Err(source) => Err(Error::Publish { object: format!("{}/{}", exec.namespace().unwrap_or_default(), exec.name_any()), source }),
+        Err(source) => Err(Error::Publish {
+            object: format!("{}/{}", exec.namespace().unwrap_or_default(), exec.name_any()),
+            source,
+        }),
         Ok(_) => Ok(()),
     }
 }
@@ -68,9 +71,7 @@ pub(crate) fn replacing<S: serde::Serialize>(old: Option<&S>, new: &S) -> Value 
 
 /// The event that tells the step from `old` to `new`, if that is one worth telling.
 fn story(old: Option<&ContainerExecStatus>, new: &ContainerExecStatus) -> Option<Event> {
-    let same = old.is_some_and(|old| {
-        (old.state, old.run_id, &old.message) == (new.state, new.run_id, &new.message)
-    });
+    let same = old.is_some_and(|old| (old.state, old.run_id, &old.message) == (new.state, new.run_id, &new.message));
     if same {
         return None;
     }
@@ -84,7 +85,10 @@ fn story(old: Option<&ContainerExecStatus>, new: &ContainerExecStatus) -> Option
         ExecState::Running => ("Started", format!("{run}started in container {container}")),
         ExecState::Finished if new.restored == Some(true) => {
             let at = new.finish_timestamp.as_ref().map(|at| format!("{:.0}", at.0)).unwrap_or_default();
-            ("Restored", format!("{run}ran in container {container} before, until {at}: {}; nothing was started", exit()))
+            (
+                "Restored",
+                format!("{run}ran in container {container} before, until {at}: {}; nothing was started", exit()),
+            )
         }
         ExecState::Finished => {
             let took = new.duration.as_deref().unwrap_or_default();

@@ -1,7 +1,5 @@
 //! Brings a run whose daemon is gone to its true end.
 
-use kube::runtime::reflector::ObjectRef;
-use oncelet_api::ContainerExec;
 use oncelet_core::{Blocked, Ownership, Reason, RunRecord, RunState, Verdict, judge};
 use oncelet_engine::ExecId;
 use oncelet_store::{Filter, Store, StoreError};
@@ -9,18 +7,13 @@ use oncelet_store::{Filter, Store, StoreError};
 use crate::context::{Ctx, one_line};
 use crate::follow::{self, Run};
 
-/// Recovers `record` for `object`, which asked for it.
+/// Recovers `record` for an object that asked for it.
 ///
 /// # Guarantees
 /// Nothing is started but an exec that was provably never started, under its own ID.
-pub(crate) async fn recover(
-    ctx: &Ctx,
-    store: &Store,
-    object: ObjectRef<ContainerExec>,
-    record: &RunRecord,
-) -> Result<(), Blocked> {
+pub(crate) async fn recover(ctx: &Ctx, store: &Store, record: &RunRecord) -> Result<(), Blocked> {
     let verdict = examine(ctx, record).await?;
-    carry_out(ctx, store, Some(object), record, verdict).await.map_err(store_problem)
+    carry_out(ctx, store, record, verdict).await.map_err(store_problem)
 }
 
 /// Recovers the runs that daemons left behind, whether or not their objects exist: a record must not stay open
@@ -35,7 +28,7 @@ pub(crate) async fn recover_all(ctx: &Ctx, store: &Store) -> Result<(), Blocked>
         let verdict = examine(ctx, &record).await?;
         if matches!(verdict, Verdict::StillRunning | Verdict::Ended(_)) {
             tracing::info!(run = %record.id, key = %record.key, "recovering");
-            carry_out(ctx, store, None, &record, verdict).await.map_err(store_problem)?;
+            carry_out(ctx, store, &record, verdict).await.map_err(store_problem)?;
         }
     }
     Ok(())
@@ -56,13 +49,7 @@ async fn examine(ctx: &Ctx, record: &RunRecord) -> Result<Verdict, Blocked> {
     Ok(judge(&record.state, hint))
 }
 
-async fn carry_out(
-    ctx: &Ctx,
-    store: &Store,
-    object: Option<ObjectRef<ContainerExec>>,
-    record: &RunRecord,
-    verdict: Verdict,
-) -> Result<(), StoreError> {
+async fn carry_out(ctx: &Ctx, store: &Store, record: &RunRecord, verdict: Verdict) -> Result<(), StoreError> {
     // Somebody here looks after it already.
     let Some(care) = ctx.runs.take(&record.key) else { return Ok(()) };
     // Another daemon was faster, or the run is over.
@@ -70,7 +57,7 @@ async fn carry_out(
     match verdict {
         Verdict::Release => store.release(lease).await,
         Verdict::StartExec => {
-            let run = Run { lease, care, object, log_limit: None };
+            let run = Run { lease, care, log_limit: None };
             if let Some(exec_id) = exec_id(&record.state) {
                 ctx.tasks.spawn(follow::start_and_follow(ctx.clone(), store.clone(), run, exec_id));
             }
@@ -78,7 +65,7 @@ async fn carry_out(
         }
         Verdict::StillRunning => {
             let logs = store.logs(record.id).await?;
-            let run = Run { lease, care, object, log_limit: None };
+            let run = Run { lease, care, log_limit: None };
             if let Some(exec_id) = exec_id(&record.state) {
                 ctx.tasks.spawn(follow::await_end(ctx.clone(), store.clone(), run, exec_id, String::new(), logs));
             }
@@ -86,7 +73,9 @@ async fn carry_out(
         }
         Verdict::Ended(outcome) => {
             let logs = store.logs(record.id).await?;
-            store.finish(&lease, (ctx.now)(), outcome, logs).await.map(drop)
+            store.finish(&lease, (ctx.now)(), outcome, logs).await?;
+            ctx.wake(&record.key.name);
+            Ok(())
         }
     }
 }

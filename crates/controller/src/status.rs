@@ -23,7 +23,8 @@ pub(crate) fn project(
         What::Run { record, restored, logs, .. } => run(record, *restored, logs.as_ref()),
     };
     status.observed_generation = exec.metadata.generation;
-    let mut conditions = Conditions { old: &old.conditions, generation: exec.metadata.generation, now, new: Vec::new() };
+    let mut conditions =
+        Conditions { old: &old.conditions, generation: exec.metadata.generation, now, new: Vec::new() };
     environment_conditions(&mut conditions, observation, what);
     run_conditions(&mut conditions, &status, what);
     status.conditions = conditions.new;
@@ -37,9 +38,10 @@ fn waiting(
     blocked: &Blocked,
     last_try: Option<&RunRecord>,
 ) -> ContainerExecStatus {
-    let elsewhere = observation.container.as_ref().is_some_and(|container| {
-        old.container_id.as_deref().is_some_and(|id| id != container.id.as_str())
-    });
+    let elsewhere = observation
+        .container
+        .as_ref()
+        .is_some_and(|container| old.container_id.as_deref().is_some_and(|id| id != container.id.as_str()));
     let has_outcome = matches!(
         old.state,
         Some(ExecState::Finished | ExecState::Interrupted | ExecState::Unknown | ExecState::Running)
@@ -65,7 +67,9 @@ fn run(record: &RunRecord, restored: bool, logs: Option<&Logs>) -> ContainerExec
     };
     let message = match outcome {
         Some(
-            Outcome::Interrupted { message, .. } | Outcome::FailedToStart { message, .. } | Outcome::Unknown { message },
+            Outcome::Interrupted { message, .. }
+            | Outcome::FailedToStart { message, .. }
+            | Outcome::Unknown { message },
         ) => Some(message.clone()),
         Some(Outcome::Finished { .. }) | None => None,
     };
@@ -111,11 +115,7 @@ fn state(state: &RunState) -> ExecState {
 }
 
 fn output(log: &LogSummary) -> Output {
-    Output {
-        bytes: i64::try_from(log.bytes).unwrap_or(i64::MAX),
-        truncated: log.truncated,
-        tail: tail_text(&log.tail),
-    }
+    Output { bytes: i64::try_from(log.bytes).unwrap_or(i64::MAX), truncated: log.truncated, tail: tail_text(&log.tail) }
 }
 
 /// Bytes as text: a character that the cut went through is left out, what is not text shows as U+FFFD. NUL would be

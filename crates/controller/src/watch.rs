@@ -13,6 +13,7 @@ use kube::runtime::reflector::{ObjectRef, Store as Reflector};
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, ResourceExt};
 use oncelet_api::{Container, ContainerExec};
+use oncelet_core::RunName;
 use oncelet_engine::{ContainerAction, Engine, EngineEvent};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::context::{Context, Ctx, one_line};
 use crate::gate::StoreGate;
 use crate::runs::Runs;
-use crate::{container, exec, recover};
+use crate::{container, convert, exec, recover};
 
 /// What the controller needs.
 pub struct Config {
@@ -39,7 +40,9 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The cluster does not have our kinds.
-    #[error("the cluster does not serve {kind} of oncelet.dev/v1alpha1; install the CRDs with: oncelet crds | kubectl apply -f -")]
+    #[error(
+        "the cluster does not serve {kind} of oncelet.dev/v1alpha1; install the CRDs with: oncelet crds | kubectl apply -f -"
+    )]
     NoCrds {
         /// The missing kind.
         kind: &'static str,
@@ -85,7 +88,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             let execs = exec_objects.clone();
             move |container: Container| execs_in(&execs, &container)
         })
-        .reconcile_on(stream::unfold(woken, |mut woken| async move { Some((woken.recv().await?, woken)) }))
+        .reconcile_on(execs_of_runs(woken, exec_objects.clone()))
         .reconcile_on(touched_execs(&engine, exec_objects, ctx.containers.clone()))
         .reconcile_all_on(store_changes(store))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
@@ -146,6 +149,17 @@ fn execs_in(execs: &Reflector<ContainerExec>, container: &Container) -> Vec<Obje
         .iter()
         .map(|exec| ObjectRef::from_obj(exec.as_ref()))
         .collect()
+}
+
+/// The execs whose run has moved.
+fn execs_of_runs(
+    woken: mpsc::UnboundedReceiver<RunName>,
+    execs: Reflector<ContainerExec>,
+) -> impl Stream<Item = ObjectRef<ContainerExec>> + Send + 'static {
+    stream::unfold(woken, |mut woken| async move { Some((woken.recv().await?, woken)) }).flat_map(move |name| {
+        let of_run = execs.state_filter(|exec| convert::run_name(exec) == name);
+        stream::iter(of_run.into_iter().map(|exec| ObjectRef::from_obj(exec.as_ref())))
+    })
 }
 
 /// The execs whose container something has happened to; all of them when the engine is back.

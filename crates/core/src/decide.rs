@@ -148,8 +148,8 @@ pub enum Decision {
     Mirror {
         /// The run.
         record: Box<RunRecord>,
-        /// When to look again without being called; `None` where this daemon follows the run itself.
-        retry: Option<Duration>,
+        /// When to look again without being called.
+        retry: Duration,
     },
     /// Its daemon is gone: find out what happened.
     Recover {
@@ -198,8 +198,8 @@ pub fn decide(spec: &ExecSpec, observed: Observed, now: Timestamp) -> Decision {
         },
         Memory::Ran { record, ownership } => match ownership {
             Ownership::Nobody => show(spec, record),
-            Ownership::Mine => Decision::Mirror { record, retry: None },
-            Ownership::Other => Decision::Mirror { record, retry: Some(POLL) },
+            Ownership::Mine => Decision::Mirror { record, retry: SAFETY_NET },
+            Ownership::Other => Decision::Mirror { record, retry: POLL },
             Ownership::Gone => Decision::Recover { record },
         },
     }

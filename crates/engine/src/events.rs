@@ -81,7 +81,7 @@ impl Engine {
     ///
     /// Events are a reason to look, not a record: engines forget them when they restart. A TCP connection that
     /// breaks without a word goes unnoticed, so keep a slow timer beside this stream.
-    pub fn events(&self) -> impl Stream<Item = EngineEvent> + Send + 'static {
+    pub fn events(&self) -> impl Stream<Item = EngineEvent> + Send + 'static + use<> {
         let watch = Watch { engine: self.clone(), source: None, wait: Duration::ZERO, said: None };
         stream::unfold(watch, |mut watch| async move { Some((watch.next().await, watch)) })
     }

@@ -65,7 +65,9 @@ pub fn a_secret_reaches_the_program_and_is_shown_nowhere(world: &mut World) {
         "env": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}],
     });
     // The script itself names the password: only what was resolved counts.
-    let spec = serde_json::from_str(&spec.to_string().replace(PASSWORD, "hunter2\"\"-never-shown").replace("\"\"", "''")).unwrap();
+    let spec =
+        serde_json::from_str(&spec.to_string().replace(PASSWORD, "hunter2\"\"-never-shown").replace("\"\"", "''"))
+            .unwrap();
     let status = world.run("secret", &db, &spec);
     assert_eq!(status["exitCode"], 0, "{status:#}");
     assert_eq!(variables(&status), [("PASSWORD".to_owned(), "<from secret db/password>".to_owned())]);

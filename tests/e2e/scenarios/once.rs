@@ -5,7 +5,7 @@ use std::process::Stdio;
 use sha2::{Digest, Sha256};
 
 use crate::process::eventually;
-use crate::world::{World, exec_manifest, five_things, sh};
+use crate::world::{World, exec_manifest, five_things, list, sh};
 
 const SEED: &str = "echo seeded >> /data/seed.log; echo to-stdout; echo to-stderr >&2; exit 3";
 
@@ -60,7 +60,11 @@ pub fn a_recreated_container_gets_one_more_run_without_a_new_object(world: &mut 
 
     db.remove();
     world.condition("cexec", "seed", "ContainerReady", "False", "ContainerNotFound");
-    assert_eq!(five_things(&world.status("seed")), five_things(&first), "the outcome stays while the container is away");
+    assert_eq!(
+        five_things(&world.status("seed")),
+        five_things(&first),
+        "the outcome stays while the container is away"
+    );
 
     db.create_again();
     let second = eventually("the run in the new container is complete", || {
@@ -93,10 +97,8 @@ pub fn a_kill_while_execs_pour_in_makes_no_second_run(world: &mut World) {
     world.start();
     let db = world.container("db");
     let names: Vec<_> = (0..24).map(|number| format!("job-{number}")).collect();
-    let manifest = || -> String {
-        let one = |name: &String| exec_manifest(name, &db, &sh(&format!("echo {name} >> /data/jobs.log")));
-        names.iter().map(one).collect::<Vec<_>>().join("\n---\n")
-    };
+    let manifest =
+        || list(names.iter().map(|name| exec_manifest(name, &db, &sh(&format!("echo {name} >> /data/jobs.log")))));
     world.apply(&manifest()).unwrap();
     for wanted in [3, 9, 15] {
         eventually("some have run", || (db.lines("/data/jobs.log").len() >= wanted).then_some(()));
@@ -131,7 +133,10 @@ pub fn binary_output_comes_back_byte_for_byte(world: &mut World) {
     world.start();
     let db = world.container("db");
     // Every byte there is, many times over.
-    db.install("/data/bytes.sh", "#!/bin/sh\ni=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %03o $i)\"; i=$((i+1)); done\n");
+    db.install(
+        "/data/bytes.sh",
+        "#!/bin/sh\ni=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %03o $i)\"; i=$((i+1)); done\n",
+    );
     let status = world.run("bytes", &db, &sh("for n in 1 2 3; do /data/bytes.sh; done"));
     assert_eq!(status["stdout"]["bytes"], 768);
     let logs = world.oncelet_command().args(["logs", "bytes", "--stdout"]).stderr(Stdio::inherit()).output().unwrap();

@@ -5,21 +5,20 @@ use std::process::Stdio;
 use sha2::{Digest, Sha256};
 
 use crate::process::eventually;
-use crate::world::{World, exec_manifest, sh};
+use crate::world::{World, exec_manifest, list, sh};
 
 pub fn two_hundred_execs_in_four_containers_run_once_each(world: &mut World) {
     world.start();
     let containers: Vec<_> = (0..4).map(|number| world.container(&format!("c{number}"))).collect();
     let name = |number: usize| format!("job-{number}");
-    let manifests: Vec<_> = (0..200)
-        .map(|number| {
-            let script = format!("echo {} >> /data/jobs.log; echo out-{number}; exit {}", name(number), number % 3);
-            exec_manifest(&name(number), &containers[number % 4], &sh(&script))
-        })
-        .collect();
-    world.apply(&manifests.join("\n---\n")).unwrap();
+    let manifests = (0..200).map(|number| {
+        let script = format!("echo {} >> /data/jobs.log; echo out-{number}; exit {}", name(number), number % 3);
+        exec_manifest(&name(number), &containers[number % 4], &sh(&script))
+    });
+    world.apply(&list(manifests)).unwrap();
     let statuses = eventually("all are finished", || {
-        let list: serde_json::Value = serde_json::from_str(&world.kubectl(&["get", "cexec", "-o", "json"]).unwrap()).unwrap();
+        let list: serde_json::Value =
+            serde_json::from_str(&world.kubectl(&["get", "cexec", "-o", "json"]).unwrap()).unwrap();
         let items = list["items"].as_array().unwrap().clone();
         items.iter().all(|item| item["status"]["state"] == "Finished").then_some(items)
     });
@@ -61,7 +60,8 @@ pub fn a_hundred_megabytes_of_output_are_complete_and_memory_stays_flat(world: &
     let grown = peak_memory(world) - before;
     assert!(grown < 64 << 20, "memory grew by {} MiB while 100 MB went through", grown >> 20);
 
-    let logs = world.oncelet_command().args(["logs", "much", "--stdout"]).stderr(Stdio::inherit()).output().unwrap().stdout;
+    let logs =
+        world.oncelet_command().args(["logs", "much", "--stdout"]).stderr(Stdio::inherit()).output().unwrap().stdout;
     let mut wanted = Sha256::new();
     for _ in 0..LINES {
         wanted.update(format!("{:0>99}\n", 7));

@@ -117,7 +117,8 @@ pub fn nothing_starts_while_the_store_is_unreadable(world: &mut World) {
     assert_eq!(db.lines("/data/runs.log"), ["before"]);
 
     std::fs::write(&file, good).unwrap();
-    assert_eq!(world.completed("before")["restored"], true);
+    world.condition("cexec", "before", "StoreAvailable", "True", "Open");
+    assert_eq!(world.completed("before")["exitCode"], 0);
     assert_eq!(world.completed("after")["exitCode"], 0);
     eventually("each has run once", || (db.lines("/data/runs.log") == ["before", "after"]).then_some(()));
 }

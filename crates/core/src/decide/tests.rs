@@ -145,8 +145,8 @@ fn every_end_but_a_failed_start_counts_as_run() {
 fn an_open_run_is_mirrored_while_its_owner_lives_and_recovered_after() {
     let open = || record(RunState::Running { exec_id: "e".into(), started_at: NOON });
     let decide = |ownership| decide(&spec(), container(Ok(()), ran(open(), ownership)), NOON);
-    assert!(matches!(decide(Ownership::Mine), Decision::Mirror { retry: None, .. }));
-    assert!(matches!(decide(Ownership::Other), Decision::Mirror { retry: Some(_), .. }));
+    assert!(matches!(decide(Ownership::Mine), Decision::Mirror { retry: SAFETY_NET, .. }));
+    assert!(matches!(decide(Ownership::Other), Decision::Mirror { retry: POLL, .. }));
     assert!(matches!(decide(Ownership::Gone), Decision::Recover { .. }));
 }
 

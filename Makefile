@@ -1,0 +1,28 @@
+# One command here is one script in hack/, which says what it does. CI runs the same: .ci/run.
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint generate image clean-demo
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build target/release/oncelet
+	cargo build --release --locked --package oncelet
+
+demo: ## the story of the README, on this machine, from nothing; ends by itself
+	@hack/demo.sh
+
+test: ## all tests, with all they need; says loudly what is skipped
+	@hack/test.sh
+
+lint: ## formatting, clippy, the rules between the crates, scripts, licences
+	@hack/lint.sh
+
+generate: ## write crds/ from the types
+	cargo xtask crds
+
+image: ## make the small image of the demo and the tests in the engine
+	@hack/test-image.sh
+
+clean-demo: ## remove the containers (oncelet-demo-*) and the image of the demo
+	@hack/clean-demo.sh

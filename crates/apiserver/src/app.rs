@@ -1,0 +1,142 @@
+//! One request: admitted, routed, answered.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use axum::body::Body;
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Token;
+use crate::builtin::DEFINITIONS;
+use crate::handlers::{self, Call};
+use crate::negotiate::{error_reply, json_reply};
+use crate::registry::Registry;
+use crate::route::{Query, Route, Target};
+use crate::status::ApiError;
+use crate::storage::{Key, Store};
+use crate::{body, discovery, openapi};
+
+/// What every request shares.
+pub(crate) struct App {
+    pub(crate) store: Store,
+    registry: RwLock<Arc<Registry>>,
+    /// Held while the registry is read from the store and put in place, so that an older state never wins.
+    rebuilding: Mutex<()>,
+    token: Token,
+    clock: fn() -> Timestamp,
+    /// Ends open watches.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl App {
+    pub(crate) fn new(store: Store, token: Token, clock: fn() -> Timestamp, shutdown: CancellationToken) -> Self {
+        let app = Self {
+            store,
+            registry: RwLock::new(Arc::new(Registry::default())),
+            rebuilding: Mutex::new(()),
+            token,
+            clock,
+            shutdown,
+        };
+        app.reload_definitions();
+        app
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Serves what the stored definitions say. Called after every change to one of them.
+    pub(crate) fn reload_definitions(&self) {
+        let _one_at_a_time = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
+        let definitions = self.store.list(DEFINITIONS, None);
+        let live = definitions.objects.iter().map(|stored| &stored.value);
+        let registry = Arc::new(Registry::new(live));
+        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = registry;
+    }
+
+    /// Stores an object as the server itself, at startup.
+    pub(crate) fn seed(&self, group: &str, version: &str, plural: &str, object: Value) -> Result<(), ApiError> {
+        let resource = self.registry().find(group, version, plural).cloned().ok_or_else(ApiError::no_such_path)?;
+        let key = Key::new("", crate::meta::name(&object));
+        let object = crate::lifecycle::seed(&resource, object, self.now())?;
+        let subject = resource.subject();
+        let created = self.store.create(&resource.table, key.clone(), object, None);
+        created.map(drop).map_err(|_| ApiError::already_exists(subject, &key.name))
+    }
+
+    pub(crate) async fn handle(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let mut response = match self.answer(request).await {
+            Ok(response) => response,
+            Err(error) => error_reply(&error),
+        };
+        tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
+        response.headers_mut().insert("cache-control", HeaderValue::from_static("no-cache, private"));
+        response
+    }
+
+    async fn answer(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+        let route = Route::parse(request.uri().path());
+        if route == Route::Health {
+            return Ok(Response::new(Body::from("ok")));
+        }
+        if !self.token.admits(request.headers()) {
+            return Err(ApiError::unauthorized());
+        }
+        let registry = self.registry();
+        let target = match route {
+            Route::Object(target) => target,
+            // Documents are only read.
+            _ if request.method() != Method::GET => return Err(ApiError::method_not_allowed()),
+            Route::Health => return Ok(Response::new(Body::from("ok"))),
+            Route::Version => return Ok(json_reply(200, &discovery::version())),
+            Route::LegacyVersions => return Ok(discovery::legacy_versions(&registry, request.headers())),
+            Route::Groups => return Ok(discovery::groups(&registry, request.headers())),
+            Route::Group(group) => return discovery::group(&registry, &group),
+            Route::Resources { group, version } => return discovery::resources(&registry, &group, &version),
+            Route::OpenApiV3 => return Ok(json_reply(200, &openapi::index(&registry))),
+            Route::OpenApiV3Of { group, version } => {
+                return openapi::document(&registry, &group, &version).map(|document| json_reply(200, &document));
+            }
+            // kubectl reads OpenAPI v2 as protobuf only, and does without it where v3 is served.
+            Route::OpenApiV2 | Route::Unknown => return Err(ApiError::no_such_path()),
+        };
+        let (parts, body) = request.into_parts();
+        let query = Query::parse(&parts.uri);
+        let call = self.call(&registry, target, query, parts.headers)?;
+        let body = if parts.method == Method::GET { bytes::Bytes::new() } else { body::read(body).await? };
+        handlers::dispatch(&parts.method, call, &body)
+    }
+
+    fn call(
+        self: &Arc<Self>,
+        registry: &Registry,
+        target: Target,
+        query: Query,
+        headers: HeaderMap,
+    ) -> Result<Call, ApiError> {
+        let found = registry.find(&target.group, &target.version, &target.plural);
+        let resource = found.cloned().ok_or_else(ApiError::no_such_path)?;
+        if target.namespace.is_some() && !resource.namespaced {
+            return Err(ApiError::no_such_path());
+        }
+        let status = match target.subresource.as_deref() {
+            None => false,
+            Some("status") if resource.has_status => true,
+            Some(_) => return Err(ApiError::no_such_path()),
+        };
+        Ok(Call::new(Arc::clone(self), resource, target, status, query, headers))
+    }
+}
+
+/// The `Namespace` that is always there.
+pub(crate) fn default_namespace() -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
+}

@@ -1,0 +1,97 @@
+//! `CustomResourceDefinition`: what is checked when one is written, and the status that says it is served.
+
+use serde_json::{Value, json};
+
+use crate::meta;
+use crate::registry::{default_definition, from_definition};
+use crate::status::Cause;
+
+pub(super) fn prepare(new: &mut Value, old: Option<&Value>, now: jiff::Timestamp) {
+    default_definition(new);
+    let since = old.and_then(|old| old["status"]["conditions"][0]["lastTransitionTime"].as_str());
+    let since = since.map_or_else(|| meta::time(now), |since| json!(since));
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since, "reason": reason, "message": message});
+    let versions = new["spec"]["versions"].as_array().into_iter().flatten();
+    let stored: Vec<_> =
+        versions.filter(|version| version["storage"] == true).map(|version| version["name"].clone()).collect();
+    new["status"] = json!({
+        "conditions": [
+            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+        ],
+        "acceptedNames": new["spec"]["names"],
+        "storedVersions": stored,
+    });
+}
+
+pub(super) fn check(new: &Value) -> Vec<Cause> {
+    let spec = &new["spec"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut causes = Vec::new();
+    for field in ["group", "scope"] {
+        if text(&spec[field]).is_empty() {
+            causes.push(Cause::required(format!("spec.{field}"), ""));
+        }
+    }
+    for field in ["plural", "kind"] {
+        if text(&spec["names"][field]).is_empty() {
+            causes.push(Cause::required(format!("spec.names.{field}"), ""));
+        }
+    }
+    let expected = format!("{}.{}", text(&spec["names"]["plural"]), text(&spec["group"]));
+    if meta::name(new) != expected {
+        let why = "must be spec.names.plural+\".\"+spec.group";
+        causes.push(Cause::invalid("metadata.name", &new["metadata"]["name"], why));
+    }
+    if spec["conversion"]["strategy"] != "None" {
+        causes.push(Cause {
+            reason: "FieldValueNotSupported",
+            message: format!("Unsupported value: {}: supported values: \"None\"", spec["conversion"]["strategy"]),
+            field: "spec.conversion.strategy".to_owned(),
+        });
+    }
+    let versions = spec["versions"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+    if versions.iter().filter(|version| version["storage"] == true).count() != 1 {
+        let why = "must have exactly one version marked as storage version";
+        causes.push(Cause::invalid("spec.versions", &spec["versions"], why));
+    }
+    for (index, version) in versions.iter().enumerate() {
+        if !version["schema"]["openAPIV3Schema"].is_object() {
+            let field = format!("spec.versions[{index}].schema.openAPIV3Schema");
+            causes.push(Cause::required(field, "schemas are required"));
+        }
+    }
+    if let Err(error) = from_definition(new) {
+        causes.push(Cause::invalid(error.path, "\"schema\"", error.why));
+    }
+    causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition() -> Value {
+        json!({"metadata": {"name": "things.example.dev"}, "spec": {
+            "group": "example.dev", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object"}}}]}})
+    }
+
+    #[test]
+    fn a_good_definition_is_established_with_its_names_filled_in() {
+        let mut good = definition();
+        prepare(&mut good, None, jiff::Timestamp::UNIX_EPOCH);
+        assert!(check(&good).is_empty(), "{:?}", check(&good));
+        assert_eq!(good["status"]["acceptedNames"]["listKind"], "ThingList");
+        assert_eq!(good["status"]["conditions"][1]["type"], "Established");
+    }
+
+    #[test]
+    fn conversion_by_webhook_is_refused_by_the_name_of_its_field() {
+        let mut bad = definition();
+        bad["spec"]["conversion"] = json!({"strategy": "Webhook"});
+        prepare(&mut bad, None, jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(check(&bad)[0].field, "spec.conversion.strategy");
+    }
+}

@@ -1,0 +1,43 @@
+//! Secrets: `stringData` is written, never read back.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::immutable_data;
+use crate::status::Cause;
+
+pub(super) fn prepare(new: &mut Value) {
+    let Some(fields) = new.as_object_mut() else { return };
+    if let Some(Value::Object(plain)) = fields.shift_remove("stringData") {
+        let data = fields.entry("data").or_insert_with(|| json!({}));
+        for (key, value) in plain {
+            data[key.as_str()] = json!(STANDARD.encode(value.as_str().unwrap_or_default()));
+        }
+    }
+    let kind = fields.entry("type").or_insert_with(|| json!("Opaque"));
+    if kind == "" {
+        *kind = json!("Opaque");
+    }
+}
+
+pub(super) fn check(new: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut causes = immutable_data(new, old, &["data"]);
+    if let Some(old) = old.filter(|old| old["type"] != new["type"]) {
+        causes.push(Cause::invalid("type", &new["type"], "field is immutable"));
+        tracing::debug!(from = %old["type"], to = %new["type"], "refused to change the type of a Secret");
+    }
+    causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn string_data_is_folded_into_data_and_wins() {
+        let mut secret = json!({"data": {"a": "b2xk"}, "stringData": {"a": "new", "b": "x"}});
+        prepare(&mut secret);
+        assert_eq!(secret, json!({"data": {"a": "bmV3", "b": "eA=="}, "type": "Opaque"}));
+    }
+}

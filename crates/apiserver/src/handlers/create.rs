@@ -1,0 +1,77 @@
+//! POST.
+
+use axum::body::Body;
+use http::Response;
+use serde_json::{Value, json};
+
+use super::{Answer, Booking, Call};
+use crate::builtin::{Builtin, NAMESPACES};
+use crate::lifecycle;
+use crate::patch::managers::book_update;
+use crate::status::ApiError;
+use crate::storage::{CreateRefused, Key};
+use crate::{body, meta};
+
+pub(super) fn create(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
+    let object = body::object(&call.headers, raw)?;
+    if call.resource.builtin() == Some(Builtin::SelfSubjectAccessReview) {
+        return call.reply(Answer { code: 201, object: review(object), warnings: Vec::new() });
+    }
+    if call.resource.namespaced && call.namespace.is_none() {
+        return Err(ApiError::method_not_allowed());
+    }
+    call.reply(create_object(call, object)?)
+}
+
+/// Stores a new object, the writer's own in all its fields.
+fn create_object(call: &Call, object: Value) -> Result<Answer, ApiError> {
+    store_new(call, object, |object| {
+        let booking = Booking::of(call);
+        book_update(&Value::Null, object, Some(&call.resource.schema), &booking.writer(call));
+    })
+}
+
+/// Stores a new object, once `book` has written down whose it is.
+pub(super) fn store_new(call: &Call, object: Value, book: impl FnOnce(&mut Value)) -> Result<Answer, ApiError> {
+    let namespace = call.namespace.as_deref().unwrap_or_default();
+    let mut admitted = lifecycle::create(
+        &call.resource,
+        object,
+        namespace,
+        call.name.as_deref(),
+        call.field_validation(),
+        call.now(),
+    )?;
+    book(&mut admitted.object);
+    let subject = call.resource.subject();
+    let name = meta::name(&admitted.object).to_owned();
+    let key = Key::new(namespace, &name);
+    let parent = Key::new("", namespace);
+    if call.query.dry_run() {
+        if call.app.store.get(&call.resource.table, &key).is_some() {
+            return Err(ApiError::already_exists(subject, &name));
+        }
+        let object = call.present(&admitted.object);
+        return Ok(Answer { code: 201, object, warnings: admitted.warnings });
+    }
+    let parent_of = call.resource.namespaced.then_some((NAMESPACES, &parent));
+    let stored = call.app.store.create(&call.resource.table, key, admitted.object, parent_of);
+    let stored = stored.map_err(|refused| match refused {
+        CreateRefused::Exists => ApiError::already_exists(subject, &name),
+        CreateRefused::ParentMissing => ApiError::not_found(super::namespace::SUBJECT, namespace),
+        CreateRefused::ParentEnding => {
+            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+            ApiError::forbidden(subject, &name, &why)
+        }
+    })?;
+    call.after_commit();
+    Ok(Answer { code: 201, object: call.present(&stored.value), warnings: admitted.warnings })
+}
+
+/// Whoever holds the token may do everything that is served.
+fn review(mut object: Value) -> Value {
+    object["kind"] = json!("SelfSubjectAccessReview");
+    object["apiVersion"] = json!("authorization.k8s.io/v1");
+    object["status"] = json!({"allowed": true});
+    meta::in_reading_order(object)
+}

@@ -1,0 +1,185 @@
+//! What each verb does. Every handler reads a [`Call`], and what it changes goes through `lifecycle`.
+
+mod create;
+mod delete;
+mod namespace;
+mod patch;
+mod read;
+mod update;
+mod watch;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{HeaderMap, HeaderValue, Method, Response, header};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::builtin::{Builtin, DEFINITIONS};
+use crate::lifecycle::FieldValidation;
+use crate::negotiate::{Form, json_reply};
+use crate::patch::managers::Writer;
+use crate::registry::Resource;
+use crate::route::{Query, Target};
+use crate::selectors::Selector;
+use crate::status::ApiError;
+use crate::storage::{Key, Stored};
+
+/// One request for a resource or one of its objects.
+pub(crate) struct Call {
+    pub(crate) app: Arc<App>,
+    pub(crate) resource: Arc<Resource>,
+    /// `None` is all namespaces, or a resource without namespaces.
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: Option<String>,
+    /// The request is for `/status`.
+    pub(crate) status: bool,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+}
+
+/// An object to answer with.
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) object: Value,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Call {
+    pub(crate) fn new(
+        app: Arc<App>,
+        resource: Arc<Resource>,
+        target: Target,
+        status: bool,
+        query: Query,
+        headers: HeaderMap,
+    ) -> Self {
+        let Target { namespace, name, .. } = target;
+        Self { app, resource, namespace, name, status, query, headers }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.app.now()
+    }
+
+    /// The key of the object that the URL names.
+    fn key(&self) -> Key {
+        Key::new(self.namespace.as_deref().unwrap_or_default(), self.name.as_deref().unwrap_or_default())
+    }
+
+    fn find(&self) -> Result<Arc<Stored>, ApiError> {
+        let key = self.key();
+        let found = self.app.store.get(&self.resource.table, &key);
+        found.ok_or_else(|| ApiError::not_found(self.resource.subject(), &key.name))
+    }
+
+    fn selector(&self) -> Result<Selector, ApiError> {
+        let selectable = self.resource.builtin().map_or(&[][..], Builtin::selectable);
+        Selector::parse(self.query.text("labelSelector"), self.query.text("fieldSelector"), selectable)
+    }
+
+    fn selects(&self, selector: &Selector, object: &Value) -> bool {
+        match self.resource.builtin() {
+            // Its fields have other names in the store.
+            Some(Builtin::Event) if !selector.is_empty() => selector.matches(&self.present(object)),
+            _ => selector.matches(object),
+        }
+    }
+
+    /// A stored object as this resource shows it.
+    pub(crate) fn present(&self, stored: &Value) -> Value {
+        let object = stored.clone();
+        let mut object = match self.resource.builtin() {
+            Some(builtin) => builtin.show(object),
+            None => object,
+        };
+        object["apiVersion"] = json!(self.resource.api_version());
+        object
+    }
+
+    fn field_validation(&self) -> FieldValidation {
+        FieldValidation::parse(self.query.text("fieldValidation"))
+    }
+
+    /// Who writes: as it names itself, or else its program.
+    fn manager(&self) -> String {
+        match self.query.text("fieldManager") {
+            "" => {
+                let agent = self.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+                let program = agent.unwrap_or_default().split(['/', ' ']).next().unwrap_or_default();
+                if program.is_empty() { "unknown".to_owned() } else { program.to_owned() }
+            }
+            manager => manager.to_owned(),
+        }
+    }
+
+    /// Definitions decide what is served.
+    fn after_commit(&self) {
+        if &*self.resource.table == DEFINITIONS {
+            self.app.reload_definitions();
+        }
+    }
+
+    fn reply(&self, answer: Answer) -> Result<Response<Body>, ApiError> {
+        let form = Form::of(&self.headers, &self.query)?;
+        // A Status is never a row of the resource's table.
+        let is_status = answer.object["kind"] == "Status" && answer.object["apiVersion"] == "v1";
+        let object = if is_status { answer.object } else { form.object(&self.resource, answer.object, self.now()) };
+        let mut response = json_reply(answer.code, &object);
+        for warning in &answer.warnings {
+            let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+                response.headers_mut().append(header::WARNING, value);
+            }
+        }
+        Ok(response)
+    }
+}
+
+/// What a booking in `managedFields` needs to know of a call.
+struct Booking {
+    manager: String,
+    api_version: String,
+    now: Value,
+}
+
+impl Booking {
+    fn of(call: &Call) -> Self {
+        Self { manager: call.manager(), api_version: call.resource.api_version(), now: crate::meta::time(call.now()) }
+    }
+
+    fn writer(&self, call: &Call) -> Writer<'_> {
+        Writer {
+            manager: &self.manager,
+            api_version: &self.api_version,
+            status: call.status,
+            has_status: call.resource.has_status,
+            now: &self.now,
+        }
+    }
+}
+
+impl Answer {
+    fn ok(object: Value) -> Self {
+        Self { code: 200, object, warnings: Vec::new() }
+    }
+}
+
+pub(crate) fn dispatch(method: &Method, call: Call, body: &[u8]) -> Result<Response<Body>, ApiError> {
+    let one = call.name.is_some();
+    if call.resource.builtin() == Some(Builtin::SelfSubjectAccessReview) && (method != Method::POST || one) {
+        return Err(ApiError::method_not_allowed());
+    }
+    match (method, one) {
+        (&Method::GET, _) if call.query.flag("watch") => watch::watch(call),
+        (&Method::GET, true) => read::get(&call),
+        (&Method::GET, false) => read::list(&call),
+        (&Method::POST, false) => create::create(&call, body),
+        (&Method::PUT, true) => update::update(&call, body),
+        (&Method::PATCH, true) => patch::patch(&call, body),
+        (&Method::DELETE, true) if !call.status => delete::delete(&call, body),
+        (&Method::DELETE, false) => delete::delete_collection(&call, body),
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}

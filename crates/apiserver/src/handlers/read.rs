@@ -1,0 +1,90 @@
+//! GET of one object, and of a list, whole or in pages.
+
+use axum::body::Body;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Response;
+use serde_json::{Value, json};
+
+use super::{Answer, Call};
+use crate::negotiate::{Form, json_reply};
+use crate::status::{ApiError, Details};
+use crate::storage::{Key, Snapshot};
+
+pub(super) fn get(call: &Call) -> Result<Response<Body>, ApiError> {
+    let found = call.find()?;
+    call.reply(Answer::ok(call.present(&found.value)))
+}
+
+/// Where the next page starts: the moment that the first page showed, and the last key shown.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Continue {
+    version: u64,
+    namespace: String,
+    name: String,
+}
+
+pub(super) fn list(call: &Call) -> Result<Response<Body>, ApiError> {
+    let form = Form::of(&call.headers, &call.query)?;
+    let selector = call.selector()?;
+    let resume = match call.query.text("continue") {
+        "" => None,
+        token => Some(decode(token)?),
+    };
+    let Snapshot { version, objects } = snapshot(call, resume.as_ref())?;
+    let after = resume.map(|resume| Key::new(&resume.namespace, &resume.name));
+    let rest = objects.into_iter().filter(|object| after.as_ref().is_none_or(|after| object.key > *after));
+    let mut selected = rest.filter(|object| call.selects(&selector, &object.value)).peekable();
+    let limit = call.query.number("limit").filter(|&limit| limit > 0).and_then(|limit| usize::try_from(limit).ok());
+    let page: Vec<_> = selected.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
+    let mut metadata = json!({"resourceVersion": version.to_string()});
+    if let (Some(_), Some(last)) = (selected.peek(), page.last()) {
+        let next = Continue { version, namespace: last.key.namespace.clone(), name: last.key.name.clone() };
+        metadata["continue"] = json!(URL_SAFE_NO_PAD.encode(json!(next).to_string()));
+        if selector.is_empty() {
+            metadata["remainingItemCount"] = json!(selected.count());
+        }
+    }
+    let page: Vec<Value> = page.iter().map(|object| call.present(&object.value)).collect();
+    Ok(json_reply(200, &form.list(&call.resource, &page, &metadata, call.now())))
+}
+
+fn decode(token: &str) -> Result<Continue, ApiError> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok();
+    bytes
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .ok_or_else(|| ApiError::bad_request("continue key is not valid: it does not come from this server"))
+}
+
+/// The moment that the request asks for.
+fn snapshot(call: &Call, resume: Option<&Continue>) -> Result<Snapshot, ApiError> {
+    let (store, table) = (&call.app.store, &call.resource.table);
+    let namespace = call.namespace.as_deref();
+    let wanted = match resume {
+        Some(resume) => Some(resume.version),
+        None => match (call.query.text("resourceVersion"), call.query.text("resourceVersionMatch")) {
+            ("" | "0", _) => None,
+            (text, matching) => {
+                let version = version(text)?;
+                if version > store.version() {
+                    return Err(too_large(version, store.version()));
+                }
+                (matching == "Exact").then_some(version)
+            }
+        },
+    };
+    let Some(wanted) = wanted else { return Ok(store.list(table, namespace)) };
+    store
+        .list_at(table, namespace, wanted)
+        .map_err(|expired| ApiError::expired(format!("too old resource version: {wanted} ({})", expired.oldest)))
+}
+
+pub(super) fn version(text: &str) -> Result<u64, ApiError> {
+    text.parse().map_err(|_| ApiError::bad_request(format!("invalid resource version \"{text}\"")))
+}
+
+fn too_large(wanted: u64, current: u64) -> ApiError {
+    let message = format!("Too large resource version: {wanted}, current: {current}");
+    let details = Details { retry_after_seconds: 1, ..Details::default() };
+    ApiError { details: Some(Box::new(details)), ..ApiError::new(504, "Timeout", message) }
+}

@@ -1,0 +1,77 @@
+//! PUT, and the one way in which an existing object changes.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::Response;
+use serde_json::Value;
+
+use super::{Answer, Booking, Call, delete, namespace};
+use crate::lifecycle::{self, Admitted, Change};
+use crate::patch::managers::{book_apply, book_update};
+use crate::status::ApiError;
+use crate::storage::Stored;
+use crate::{body, meta};
+
+/// How often a change that depends on nothing the client read is tried again when another writer was faster.
+const ATTEMPTS: usize = 50;
+
+pub(super) fn update(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
+    let object = body::object(&call.headers, raw)?;
+    let answer = change(call, |_| Ok(object.clone()))?;
+    call.reply(answer)
+}
+
+/// A new state, and who gets its fields: the one who applied it, or the one who changed it.
+pub(super) struct Next {
+    pub(super) object: Value,
+    /// The `managedFields` that came of an apply.
+    pub(super) applied: Option<Vec<Value>>,
+}
+
+/// [`replace`] by a write that is not an apply.
+pub(super) fn change(call: &Call, compute: impl Fn(&Value) -> Result<Value, ApiError>) -> Result<Answer, ApiError> {
+    replace(call, |current| Ok(Next { object: compute(current)?, applied: None }))
+}
+
+/// Reads, computes, and stores if nobody else has stored meanwhile; otherwise again. `compute` sees the object as this
+/// resource shows it.
+pub(super) fn replace(call: &Call, compute: impl Fn(&Value) -> Result<Next, ApiError>) -> Result<Answer, ApiError> {
+    for _ in 0..ATTEMPTS {
+        let read = call.find()?;
+        let next = compute(&call.present(&read.value))?;
+        let change = Change { old: &read.value, status: call.status };
+        let mut admitted =
+            lifecycle::update(&call.resource, next.object, &change, call.field_validation(), call.now())?;
+        if let Some(entries) = next.applied {
+            book_apply(entries, &mut admitted.object);
+        } else {
+            let booking = Booking::of(call);
+            let schema = Some(&*call.resource.schema);
+            book_update(&read.value, &mut admitted.object, schema, &booking.writer(call));
+        }
+        if let Some(answer) = commit(call, &read, admitted) {
+            return Ok(answer);
+        }
+    }
+    Err(ApiError::modified_since(call.resource.subject(), call.name.as_deref().unwrap_or_default()))
+}
+
+/// `None` if another writer was faster.
+fn commit(call: &Call, read: &Arc<Stored>, admitted: Admitted) -> Option<Answer> {
+    let Admitted { object, warnings } = admitted;
+    if call.query.dry_run() || object == read.value {
+        return Some(Answer { code: 200, object: call.present(&object), warnings });
+    }
+    let store = &call.app.store;
+    let ends = meta::is_ending(&object) && meta::finalizers(&object).next().is_none() && !namespace::is_one(call);
+    let stored = if ends {
+        let removed = store.remove(&call.resource.table, read, object).ok()?;
+        delete::after_removal(&call.app, &removed);
+        removed
+    } else {
+        store.replace(&call.resource.table, read, object).ok()?
+    };
+    call.after_commit();
+    Some(Answer { code: 200, object: call.present(&stored.value), warnings })
+}

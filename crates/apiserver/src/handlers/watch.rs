@@ -1,0 +1,219 @@
+//! GET with `watch=true`: a cursor into the ring of changes, as a stream of events.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderValue, Response, header};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::Call;
+use super::read::version;
+use crate::negotiate::Form;
+use crate::selectors::Selector;
+use crate::status::{ApiError, Cause};
+use crate::storage::{Change, Effect, Expired};
+
+/// How often a watcher that allows bookmarks learns how far it is.
+const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
+
+struct Watcher {
+    call: Call,
+    selector: Selector,
+    form: Form,
+    /// Everything up to here has been sent, or is in `pending`.
+    cursor: u64,
+    pending: VecDeque<Bytes>,
+    changed: watch::Receiver<u64>,
+    bookmarks: Option<Instant>,
+    /// When to end: the client said so. Without, the watch lasts as long as the connection.
+    deadline: Option<Instant>,
+    first: bool,
+    ended: bool,
+}
+
+pub(super) fn watch(call: Call) -> Result<Response<Body>, ApiError> {
+    let form = Form::of(&call.headers, &call.query)?;
+    let mut selector = call.selector()?;
+    if let Some(name) = &call.name {
+        selector = Selector::parse("", &format!("metadata.name={name}"), &[])?;
+    }
+    let initial_events = initial_events(&call)?;
+    let after = |seconds| Instant::now() + Duration::from_secs(seconds);
+    let allows_bookmarks = call.query.flag("allowWatchBookmarks");
+    let mut watcher = Watcher {
+        changed: call.app.store.subscribe(),
+        deadline: call.query.number("timeoutSeconds").filter(|&seconds| seconds > 0).map(after),
+        bookmarks: allows_bookmarks.then(|| Instant::now() + BOOKMARK_EVERY),
+        cursor: 0,
+        pending: VecDeque::new(),
+        first: true,
+        ended: false,
+        call,
+        selector,
+        form,
+    };
+    match watcher.call.query.text("resourceVersion") {
+        "" | "0" if initial_events != Some(false) => watcher.replay(initial_events == Some(true)),
+        "" | "0" => watcher.cursor = watcher.call.app.store.version(),
+        _ if initial_events == Some(true) => watcher.replay(true),
+        text => {
+            watcher.cursor = version(text)?;
+            // A cursor from another server's life, or from before this one's ring: the client must list again.
+            if watcher.cursor > watcher.call.app.store.version() {
+                watcher.expire(watcher.call.app.store.version());
+            }
+        }
+    }
+    let events = stream::unfold(watcher, |mut watcher| async move {
+        let event = watcher.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(event), watcher))
+    });
+    let mut response = Response::new(Body::from_stream(events));
+    let content_type = match form {
+        Form::Table(_) => "application/json;as=Table;g=meta.k8s.io;v=v1",
+        Form::Metadata => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+        Form::Plain => "application/json",
+    };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Ok(response)
+}
+
+/// `sendInitialEvents`, which comes only together with its match rule.
+fn initial_events(call: &Call) -> Result<Option<bool>, ApiError> {
+    let text = call.query.text("sendInitialEvents");
+    let matching = call.query.text("resourceVersionMatch");
+    let refuse = |field: &str, why: &str| {
+        let subject = crate::status::Subject { group: "meta.k8s.io", plural: "", kind: "ListOptions" };
+        Err(ApiError::invalid(subject, "", vec![Cause::forbidden(field, why)]))
+    };
+    match (text, matching) {
+        ("", "") => Ok(None),
+        ("", _) => refuse(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
+        (_, "NotOlderThan") => Ok(Some(call.query.flag("sendInitialEvents"))),
+        _ => refuse("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+    }
+}
+
+impl Watcher {
+    /// Starts with an ADDED for everything that is there now.
+    fn replay(&mut self, mark_end: bool) {
+        let snapshot = self.call.app.store.list(&self.call.resource.table, self.call.namespace.as_deref());
+        for object in &snapshot.objects {
+            if self.call.selects(&self.selector, &object.value) {
+                self.send("ADDED", self.call.present(&object.value));
+            }
+        }
+        self.cursor = snapshot.version;
+        if mark_end && self.bookmarks.is_some() {
+            self.bookmark(Some(json!({"k8s.io/initial-events-end": "true"})));
+        }
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Some(event);
+            }
+            if self.ended {
+                return None;
+            }
+            self.changed.mark_unchanged();
+            match self.call.app.store.changes(&self.call.resource.table, self.cursor) {
+                Ok((changes, cursor)) => {
+                    for change in &changes {
+                        self.change(change);
+                    }
+                    self.cursor = cursor;
+                }
+                Err(Expired { oldest }) => self.expire(oldest),
+            }
+            if !self.pending.is_empty() || self.ended {
+                continue;
+            }
+            let shutdown = self.call.app.shutdown.clone();
+            // Each arm only waits: nothing is lost when another one wins.
+            tokio::select! {
+                changed = self.changed.changed() => if changed.is_err() { return None },
+                () = at(self.bookmarks) => {
+                    self.bookmarks = Some(Instant::now() + BOOKMARK_EVERY);
+                    self.bookmark(None);
+                }
+                () = at(self.deadline) => {
+                    // The last thing it learns is where to go on.
+                    if self.bookmarks.is_some() {
+                        self.bookmark(None);
+                    }
+                    self.ended = true;
+                }
+                () = shutdown.cancelled() => return None,
+            }
+        }
+    }
+
+    /// What the change is to this watcher, who may see only some objects.
+    fn change(&mut self, change: &Change) {
+        if self.call.namespace.as_ref().is_some_and(|namespace| *namespace != change.object.key.namespace) {
+            return;
+        }
+        let was_selected =
+            change.previous.as_ref().is_some_and(|object| self.call.selects(&self.selector, &object.value));
+        let now_selected = change.effect != Effect::Deleted && self.call.selects(&self.selector, &change.object.value);
+        let (event, object) = match (was_selected, now_selected, &change.previous) {
+            (false, true, _) => ("ADDED", &change.object.value),
+            (true, true, _) => ("MODIFIED", &change.object.value),
+            (true, false, _) if change.effect == Effect::Deleted => ("DELETED", &change.object.value),
+            // It left the selection: as it was when it was last was_selected, at the version of its leaving.
+            (true, false, Some(previous)) => {
+                let mut gone = self.call.present(&previous.value);
+                crate::meta::set(&mut gone, "resourceVersion", json!(change.version.to_string()));
+                return self.send("DELETED", gone);
+            }
+            _ => return,
+        };
+        self.send(event, self.call.present(object));
+    }
+
+    fn send(&mut self, event: &str, object: Value) {
+        let object = self.form.event(&self.call.resource, object, self.first, self.call.now());
+        self.first = false;
+        self.push(event, &object);
+    }
+
+    fn bookmark(&mut self, annotations: Option<Value>) {
+        let mut metadata = json!({"resourceVersion": self.cursor.to_string(), "creationTimestamp": null});
+        if let Some(annotations) = annotations {
+            metadata["annotations"] = annotations;
+        }
+        let resource = &self.call.resource;
+        let object = json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata});
+        self.send("BOOKMARK", object);
+    }
+
+    /// An error within the stream: kube-rs would try a refused watch again for ever.
+    fn expire(&mut self, oldest: u64) {
+        let error = ApiError::expired(format!("too old resource version: {} ({oldest})", self.cursor));
+        self.push("ERROR", &error.to_json());
+        self.ended = true;
+    }
+
+    fn push(&mut self, event: &str, object: &Value) {
+        let mut line = json!({"type": event, "object": object}).to_string();
+        line.push('\n');
+        self.pending.push_back(Bytes::from(line));
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,101 @@
+//! An embedded Kubernetes API server: custom resources from their definitions, and the few core kinds that clients of
+//! custom resources need. Objects live in memory.
+//!
+//! ```text
+//! TLS ─▶ token ─▶ route ─▶ handler of the verb ─▶ lifecycle (prune, default, check) ─▶ storage ─▶ ring ─▶ watchers
+//!                    └─▶ discovery, OpenAPI
+//! ```
+//!
+//! It is not a cluster: there are no Pods, no webhooks, no RBAC. What is not served answers so, with a `Status` that
+//! clients can print.
+
+mod app;
+mod auth;
+mod body;
+mod builtin;
+mod discovery;
+mod files;
+mod handlers;
+mod kubeconfig;
+mod lifecycle;
+mod meta;
+mod names;
+mod negotiate;
+mod openapi;
+mod patch;
+mod protobuf;
+mod registry;
+mod route;
+mod schema;
+mod selectors;
+mod server;
+mod status;
+mod storage;
+mod table;
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub use server::{Config, Server};
+
+/// Why the server does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: is something else listening there? choose another address")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the state directory cannot be read or written.
+    #[error("cannot use the state file {path}")]
+    State {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kubeconfig cannot be written.
+    #[error("cannot write the kubeconfig {path}")]
+    Kubeconfig {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate cannot be made from what is in the state directory.
+    #[error("cannot make a certificate; remove ca.json and serving.json from the state directory to start anew")]
+    Certificate {
+        /// What is wrong.
+        #[source]
+        source: Box<rcgen::Error>,
+    },
+    /// The TLS library refuses the certificate.
+    #[error("cannot serve TLS with the certificate in the state directory; remove ca.json and serving.json from it")]
+    Tls(#[source] rustls::Error),
+    /// A configured definition is not one that can be served.
+    #[error("the CustomResourceDefinition {name} cannot be served: {why}")]
+    Definition {
+        /// `plural.group`
+        name: String,
+        /// As a client would be told.
+        why: String,
+    },
+}
+
+impl Error {
+    fn state(path: &Path, source: io::Error) -> Self {
+        Self::State { path: path.to_owned(), source }
+    }
+
+    fn certificate(source: rcgen::Error) -> Self {
+        Self::Certificate { source: Box::new(source) }
+    }
+}

@@ -1,0 +1,298 @@
+//! `metadata.managedFields`: who has a say in which fields.
+//!
+//! A write that is not an apply owns what it changes and takes it from everyone else. An apply owns all that it says,
+//! meets a conflict where another manager holds a field at another value, and lets go of what it no longer says: that
+//! goes from the object unless somebody else holds it too.
+
+use serde_json::{Value, json};
+
+use super::apply;
+use super::fields::FieldSet;
+use crate::meta;
+use crate::schema::Schema;
+use crate::status::{ApiError, Cause, Subject};
+
+/// Who writes, and how the write is to be booked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Writer<'a> {
+    pub(crate) manager: &'a str,
+    pub(crate) api_version: &'a str,
+    pub(crate) status: bool,
+    /// The resource keeps its status apart, so that other writes never touch it.
+    pub(crate) has_status: bool,
+    /// `metav1.Time`
+    pub(crate) now: &'a Value,
+}
+
+/// One entry of `managedFields`.
+#[derive(Clone)]
+struct Entry {
+    raw: Value,
+    fields: FieldSet,
+}
+
+impl Entry {
+    fn all(object: &Value) -> Vec<Self> {
+        let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+        entries.map(|raw| Self { raw: raw.clone(), fields: FieldSet::parse(&raw["fieldsV1"]) }).collect()
+    }
+
+    fn is(&self, writer: &Writer<'_>, operation: &str) -> bool {
+        let subresource = if writer.status { "status" } else { "" };
+        self.raw["manager"] == writer.manager
+            && self.raw["operation"] == operation
+            && self.raw["subresource"].as_str().unwrap_or_default() == subresource
+    }
+}
+
+impl Writer<'_> {
+    fn entry(&self, operation: &str, fields: FieldSet) -> Entry {
+        let mut raw = json!({
+            "manager": self.manager, "operation": operation, "apiVersion": self.api_version, "time": self.now,
+            "fieldsType": "FieldsV1",
+        });
+        if self.status {
+            raw["subresource"] = json!("status");
+        }
+        Entry { raw, fields }
+    }
+
+    /// Leaves out what is identity, and what this kind of write cannot change.
+    fn relevant(&self, mut set: FieldSet) -> FieldSet {
+        set.remove_field("apiVersion");
+        set.remove_field("kind");
+        if self.status {
+            set.keep_field("status");
+        } else if self.has_status {
+            set.remove_field("status");
+        }
+        if let Some(metadata) = set.field_mut("metadata") {
+            let identity = [
+                "name",
+                "generateName",
+                "namespace",
+                "uid",
+                "resourceVersion",
+                "generation",
+                "creationTimestamp",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+                "managedFields",
+                "selfLink",
+            ];
+            for field in identity {
+                metadata.remove_field(field);
+            }
+            if metadata.paths().is_empty() {
+                set.remove_field("metadata");
+            }
+        }
+        set
+    }
+}
+
+/// Books a write that is not an apply. `old` is null for a new object.
+pub(crate) fn book_update(old: &Value, new: &mut Value, schema: Option<&Schema>, writer: &Writer<'_>) {
+    let changed = writer.relevant(FieldSet::changed(old, new, schema));
+    let mut entries = Entry::all(old);
+    for entry in &mut entries {
+        if !entry.is(writer, "Update") {
+            entry.fields.subtract(&changed);
+        }
+    }
+    if !changed.is_empty() {
+        match entries.iter_mut().find(|entry| entry.is(writer, "Update")) {
+            Some(mine) => {
+                let before = mine.fields.clone();
+                mine.fields.union(&changed);
+                if mine.fields != before {
+                    mine.raw["time"] = writer.now.clone();
+                }
+            }
+            None => entries.push(writer.entry("Update", changed)),
+        }
+    }
+    store(new, entries, schema);
+}
+
+/// What an apply makes of an object.
+pub(crate) struct Applied {
+    pub(crate) object: Value,
+    entries: Vec<Entry>,
+}
+
+/// Merges what a manager applies, or tells with whom it conflicts. `current` is null for a new object.
+pub(crate) fn apply(
+    current: &Value,
+    applied: &Value,
+    schema: Option<&Schema>,
+    writer: &Writer<'_>,
+    force: bool,
+    subject: Subject<'_>,
+) -> Result<Applied, ApiError> {
+    let wanted = writer.relevant(FieldSet::of(applied, schema));
+    let mut entries = Entry::all(current);
+    let position = entries.iter().position(|entry| entry.is(writer, "Apply"));
+    let mine = position.map(|position| entries.remove(position));
+    // Fields that the merge would change are those at another value.
+    let merged = apply::merged(current, applied, schema);
+    let contested = FieldSet::changed(current, &merged, schema).intersection(&wanted);
+    let mut conflicts = Vec::new();
+    for entry in &mut entries {
+        let lost = entry.fields.intersection(&contested);
+        if !lost.paths().is_empty() {
+            conflicts.push((entry.raw.clone(), lost.paths()));
+            entry.fields.subtract(&lost);
+        }
+    }
+    if !conflicts.is_empty() && !force {
+        return Err(conflict(&conflicts, subject, meta::name(current)));
+    }
+    let mut object = merged;
+    if let Some(mine) = &mine {
+        let mut kept = wanted.clone();
+        for entry in &entries {
+            kept.union(&entry.fields);
+        }
+        apply::remove(&mut object, &mine.fields, &kept, schema);
+    }
+    let entry = match mine {
+        Some(mine) if mine.fields == wanted => mine,
+        _ => writer.entry("Apply", wanted),
+    };
+    entries.insert(position.unwrap_or(entries.len()), entry);
+    Ok(Applied { object, entries })
+}
+
+/// Books an apply on the object that came of it.
+pub(crate) fn book_apply(applied: Vec<Value>, new: &mut Value) {
+    meta::set(new, "managedFields", Value::Array(applied));
+}
+
+impl Applied {
+    /// The entries as they are written, for [`book_apply`].
+    pub(crate) fn entries(&self) -> Vec<Value> {
+        written(&self.entries)
+    }
+}
+
+fn written(entries: &[Entry]) -> Vec<Value> {
+    let held = entries.iter().filter(|entry| !entry.fields.is_empty());
+    held.map(|entry| {
+        let mut raw = entry.raw.clone();
+        raw["fieldsV1"] = entry.fields.to_json();
+        // The status entry says so last, as Kubernetes writes it.
+        if let Some(subresource) = raw.as_object_mut().and_then(|raw| raw.shift_remove("subresource")) {
+            raw["subresource"] = subresource;
+        }
+        raw
+    })
+    .collect()
+}
+
+fn store(new: &mut Value, mut entries: Vec<Entry>, schema: Option<&Schema>) {
+    for entry in &mut entries {
+        entry.fields.retain_existing(new, schema);
+    }
+    let entries = written(&entries);
+    if entries.is_empty() {
+        meta::remove(new, "managedFields");
+    } else {
+        meta::set(new, "managedFields", Value::Array(entries));
+    }
+}
+
+fn conflict(conflicts: &[(Value, Vec<String>)], subject: Subject<'_>, name: &str) -> ApiError {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let with = |entry: &Value| format!("conflict with \"{}\"", text(&entry["manager"]));
+    let count: usize = conflicts.iter().map(|(_, paths)| paths.len()).sum();
+    let causes = conflicts.iter().flat_map(|(entry, paths)| {
+        paths.iter().map(|path| Cause { reason: "FieldManagerConflict", message: with(entry), field: path.clone() })
+    });
+    let causes: Vec<Cause> = causes.collect();
+    let message = match conflicts {
+        [(entry, paths)] if paths.len() == 1 => {
+            format!("Apply failed with 1 conflict: {} using {}: {}", with(entry), text(&entry["apiVersion"]), paths[0])
+        }
+        many => {
+            let mut lines = vec![format!("Apply failed with {count} conflicts:")];
+            for (entry, paths) in many {
+                lines.push(format!(
+                    "conflicts with \"{}\" using {}:",
+                    text(&entry["manager"]),
+                    text(&entry["apiVersion"])
+                ));
+                lines.extend(paths.iter().map(|path| format!("- {path}")));
+            }
+            lines.join("\n")
+        }
+    };
+    let mut error = ApiError::conflict(subject, name, "");
+    error.message = message;
+    if let Some(details) = &mut error.details {
+        details.causes = causes;
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUBJECT: Subject<'static> = Subject { group: "g", plural: "things", kind: "Thing" };
+
+    fn writer<'a>(manager: &'a str, now: &'a Value) -> Writer<'a> {
+        Writer { manager, api_version: "g/v1", status: false, has_status: true, now }
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "reads better where it is called")]
+    fn applied(current: &Value, by: &str, wanted: Value, force: bool) -> Result<Value, ApiError> {
+        let now = json!("now");
+        let result = apply(current, &wanted, None, &writer(by, &now), force, SUBJECT)?;
+        let entries = result.entries();
+        let mut object = result.object;
+        book_apply(entries, &mut object);
+        Ok(object)
+    }
+
+    #[test]
+    fn what_a_manager_no_longer_says_goes_unless_another_holds_it() {
+        let one = applied(&json!({}), "a", json!({"spec": {"x": 1, "y": 1, "z": 1}}), false).unwrap();
+        let two = applied(&one, "b", json!({"spec": {"y": 1}}), false).unwrap();
+        let three = applied(&two, "a", json!({"spec": {"x": 1}}), false).unwrap();
+        assert_eq!(three["spec"], json!({"x": 1, "y": 1}));
+    }
+
+    #[test]
+    fn another_managers_field_at_another_value_is_a_conflict_that_force_wins() {
+        let one = applied(&json!({}), "a", json!({"spec": {"x": 1}}), false).unwrap();
+        let error = applied(&one, "b", json!({"spec": {"x": 2}}), false).unwrap_err();
+        assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"a\" using g/v1: .spec.x");
+        let two = applied(&one, "b", json!({"spec": {"x": 2}}), true).unwrap();
+        assert_eq!(two["spec"], json!({"x": 2}));
+        assert_eq!(two["metadata"]["managedFields"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn applying_the_same_again_changes_nothing() {
+        let one = applied(&json!({}), "a", json!({"spec": {"x": 1}}), false).unwrap();
+        assert_eq!(applied(&one, "a", json!({"spec": {"x": 1}}), false).unwrap(), one);
+    }
+
+    #[test]
+    fn an_update_owns_what_it_changes_and_takes_it_from_the_applier() {
+        let now = json!("now");
+        let one = applied(&json!({}), "a", json!({"spec": {"x": 1, "y": 1}}), false).unwrap();
+        let mut two = one.clone();
+        two["spec"]["x"] = json!(2);
+        book_update(&one, &mut two, None, &writer("editor", &now));
+        let entries = &two["metadata"]["managedFields"];
+        assert_eq!(entries[0]["fieldsV1"], json!({"f:spec": {"f:y": {}}}));
+        assert_eq!(
+            (&entries[1]["manager"], &entries[1]["fieldsV1"]),
+            (&json!("editor"), &json!({"f:spec": {"f:x": {}}}))
+        );
+        let error = applied(&two, "a", json!({"spec": {"x": 1, "y": 1}}), false).unwrap_err();
+        assert!(error.message.contains("conflict with \"editor\""), "{}", error.message);
+    }
+}

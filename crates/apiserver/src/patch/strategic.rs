@@ -1,0 +1,96 @@
+//! Strategic merge patch, as far as the built-in kinds served here have lists: `metadata.finalizers` is a set and
+//! `metadata.ownerReferences` is known by `uid`. Everything else in them is a map or a value.
+
+use serde_json::{Map, Value};
+
+use crate::status::ApiError;
+
+pub(crate) fn merged(current: &Value, patch: &Value) -> Result<Value, ApiError> {
+    let Value::Object(fields) = patch else { return Ok(patch.clone()) };
+    match fields.get("$patch").and_then(Value::as_str) {
+        Some("replace") => {
+            return Ok(fields
+                .iter()
+                .filter(|(name, _)| !name.starts_with('$'))
+                .map(|(n, v)| (n.clone(), v.clone()))
+                .collect());
+        }
+        Some("delete") => return Ok(Value::Null),
+        Some(other) if other != "merge" => {
+            return Err(ApiError::bad_request(format!("Unknown patch type found: {other}")));
+        }
+        _ => {}
+    }
+    let mut result = current.as_object().cloned().unwrap_or_else(Map::new);
+    for (name, change) in fields {
+        if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/") {
+            let gone = change.as_array().map_or(&[] as &[Value], Vec::as_slice);
+            if let Some(items) = result.get_mut(list).and_then(Value::as_array_mut) {
+                items.retain(|item| !gone.contains(item));
+            }
+            continue;
+        }
+        // Orders and retained keys only matter to lists and unions that no kind here has.
+        if name.starts_with('$') {
+            continue;
+        }
+        let old = result.get(name).cloned().unwrap_or(Value::Null);
+        let new = match (name.as_str(), change) {
+            (_, Value::Null) => Value::Null,
+            ("finalizers", Value::Array(added)) => with_values(&old, added),
+            ("ownerReferences", Value::Array(added)) => with_items(&old, added, "uid")?,
+            (_, change) => merged(&old, change)?,
+        };
+        if new.is_null() {
+            result.shift_remove(name);
+        } else {
+            result.insert(name.clone(), new);
+        }
+    }
+    Ok(Value::Object(result))
+}
+
+fn with_values(old: &Value, added: &[Value]) -> Value {
+    let mut items = old.as_array().cloned().unwrap_or_default();
+    items.extend(added.iter().filter(|item| !old.as_array().is_some_and(|old| old.contains(item))).cloned());
+    Value::Array(items)
+}
+
+fn with_items(old: &Value, changes: &[Value], key: &str) -> Result<Value, ApiError> {
+    if changes.iter().any(|change| change["$patch"] == "replace") {
+        return Ok(changes.iter().filter(|change| change["$patch"] != "replace").cloned().collect());
+    }
+    let mut items = old.as_array().cloned().unwrap_or_default();
+    for change in changes {
+        let position = items.iter().position(|item| item[key] == change[key]);
+        match position {
+            Some(at) if change["$patch"] == "delete" => drop(items.remove(at)),
+            Some(at) => items[at] = merged(&items[at], change)?,
+            None if change["$patch"] == "delete" => {}
+            None => items.push(change.clone()),
+        }
+    }
+    Ok(Value::Array(items))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn maps_merge_sets_grow_and_directives_delete() {
+        let current = json!({"data": {"a": "1", "b": "2"},
+            "metadata": {"finalizers": ["x"], "ownerReferences": [{"uid": "1", "name": "n"}, {"uid": "2"}]}});
+        let patch = json!({"data": {"a": null, "c": "3"}, "metadata": {"$setElementOrder/finalizers": ["x", "y"],
+            "finalizers": ["y"], "ownerReferences": [{"uid": "1", "kind": "K"}, {"uid": "2", "$patch": "delete"}]}});
+        assert_eq!(
+            merged(&current, &patch).unwrap(),
+            json!({"data": {"b": "2", "c": "3"},
+                "metadata": {"finalizers": ["x", "y"], "ownerReferences": [{"uid": "1", "name": "n", "kind": "K"}]}})
+        );
+        let without = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["x"]}});
+        assert_eq!(merged(&current, &without).unwrap()["metadata"]["finalizers"], json!([]));
+    }
+}

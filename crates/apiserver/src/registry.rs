@@ -1,0 +1,159 @@
+//! Which resources are served, and how each behaves.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::builtin::{self, Builtin};
+use crate::meta;
+use crate::schema::object_meta::with_object_meta;
+use crate::schema::{Schema, SchemaError};
+use crate::status::Subject;
+use crate::table::Column;
+
+/// One kind at one version, under the name that its URL has.
+pub(crate) struct Resource {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) kind: String,
+    pub(crate) list_kind: String,
+    pub(crate) plural: String,
+    pub(crate) singular: String,
+    pub(crate) short_names: Vec<String>,
+    pub(crate) categories: Vec<String>,
+    pub(crate) namespaced: bool,
+    /// Where its objects are stored; versions of one kind share a table.
+    pub(crate) table: Arc<str>,
+    pub(crate) has_status: bool,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) nature: Nature,
+}
+
+/// Where a resource comes from, which decides what else it does.
+pub(crate) enum Nature {
+    /// Defined by a `CustomResourceDefinition`, whose `openAPIV3Schema` this is.
+    Custom {
+        raw_schema: Value,
+    },
+    Builtin(Builtin),
+}
+
+impl Resource {
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject { group: &self.group, plural: &self.plural, kind: &self.kind }
+    }
+
+    /// `v1` or `group/version`.
+    pub(crate) fn api_version(&self) -> String {
+        api_version(&self.group, &self.version)
+    }
+
+    pub(crate) fn builtin(&self) -> Option<Builtin> {
+        match self.nature {
+            Nature::Builtin(builtin) => Some(builtin),
+            Nature::Custom { .. } => None,
+        }
+    }
+
+    pub(crate) fn is_custom(&self) -> bool {
+        matches!(self.nature, Nature::Custom { .. })
+    }
+
+    /// In the order in which discovery lists them.
+    pub(crate) fn verbs(&self) -> &'static [&'static str] {
+        match self.builtin() {
+            Some(Builtin::SelfSubjectAccessReview) => &["create"],
+            _ => &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        }
+    }
+}
+
+/// `v1` for the legacy group, `group/version` for the others.
+pub(crate) fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+/// Everything that is served at one moment.
+#[derive(Default)]
+pub(crate) struct Registry {
+    resources: Vec<Arc<Resource>>,
+}
+
+impl Registry {
+    /// The built-in kinds, and those of `definitions`. A definition that cannot be served is left out: it was refused
+    /// when it was written.
+    pub(crate) fn new<'a>(definitions: impl Iterator<Item = &'a Value>) -> Self {
+        let custom = definitions.filter_map(|definition| from_definition(definition).ok()).flatten();
+        Self { resources: builtin::resources().into_iter().chain(custom).map(Arc::new).collect() }
+    }
+
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+        let wanted = |one: &&Arc<Resource>| one.plural == plural && one.group == group && one.version == version;
+        self.resources.iter().find(wanted)
+    }
+
+    /// Groups in order of appearance, each with its versions.
+    pub(crate) fn groups(&self) -> Vec<(&str, Vec<&str>)> {
+        let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+        for resource in &self.resources {
+            match groups.iter_mut().find(|(name, _)| *name == resource.group) {
+                None => groups.push((&resource.group, vec![&resource.version])),
+                Some((_, versions)) if !versions.contains(&&*resource.version) => versions.push(&resource.version),
+                Some(_) => {}
+            }
+        }
+        groups
+    }
+
+    pub(crate) fn of_version<'a>(
+        &'a self,
+        group: &'a str,
+        version: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Resource>> {
+        self.resources.iter().filter(move |one| one.group == group && one.version == version)
+    }
+}
+
+/// The resources that a definition brings: one per served version.
+pub(crate) fn from_definition(definition: &Value) -> Result<Vec<Resource>, SchemaError> {
+    let spec = &definition["spec"];
+    let names = &spec["names"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let versions = spec["versions"].as_array().into_iter().flatten().enumerate();
+    let served = versions.filter(|(_, version)| version["served"] == true);
+    served
+        .map(|(index, version)| {
+            let raw_schema = version["schema"]["openAPIV3Schema"].clone();
+            let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
+            Ok(Resource {
+                group: text(&spec["group"]),
+                version: text(&version["name"]),
+                kind: text(&names["kind"]),
+                list_kind: text(&names["listKind"]),
+                plural: text(&names["plural"]),
+                singular: text(&names["singular"]),
+                short_names: texts(&names["shortNames"]),
+                categories: texts(&names["categories"]),
+                namespaced: spec["scope"] == "Namespaced",
+                table: Arc::from(meta::name(definition)),
+                has_status: version["subresources"]["status"].is_object(),
+                columns: Column::of_custom(&version["additionalPrinterColumns"]),
+                schema: Arc::new(Schema::parse(&with_object_meta(raw_schema.clone()), &path)?),
+                nature: Nature::Custom { raw_schema },
+            })
+        })
+        .collect()
+}
+
+/// Names that a definition may leave out, as Kubernetes fills them in.
+pub(crate) fn default_definition(definition: &mut Value) {
+    let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
+    let Some(spec) = definition.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    spec.entry("conversion").or_insert_with(|| json!({"strategy": "None"}));
+    if let Some(names) = spec.get_mut("names").and_then(Value::as_object_mut) {
+        names.entry("singular").or_insert_with(|| json!(kind.to_lowercase()));
+        names.entry("listKind").or_insert_with(|| json!(format!("{kind}List")));
+    }
+}

@@ -1,0 +1,230 @@
+//! The listener: TLS connections, each served until it ends or the server does.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+
+use axum::body::Body;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use jiff::Timestamp;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use rustls::ServerConfig;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::{App, default_namespace};
+use crate::auth::Token;
+use crate::files::{private_dir, write_private};
+use crate::storage::Store;
+use crate::{Error, kubeconfig, tls};
+
+/// A client that has not finished its handshake by then is dropped.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long open requests may take to finish once the server is told to end.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Versions set aside for one run: as many writes as a run may make before the next one's could repeat them.
+const RESERVED: u64 = 1_000_000_000;
+
+/// What the server is made from.
+pub struct Config {
+    /// Where to listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Holds the authority, the serving certificate, the token and the version mark. Only its owner can read it.
+    pub state_dir: PathBuf,
+    /// Where the kubeconfig is written, for its owner alone.
+    pub kubeconfig: PathBuf,
+    /// Definitions that are there from the start.
+    pub crds: Vec<CustomResourceDefinition>,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+}
+
+/// A server that listens and is ready to serve.
+pub struct Server {
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    app: Arc<App>,
+    address: SocketAddr,
+    /// Ends open watches.
+    closing: CancellationToken,
+}
+
+impl Server {
+    /// Listens, prepares certificate and token, and writes the kubeconfig. Clients can connect from here on; they are
+    /// answered once [`serve`](Self::serve) runs.
+    pub async fn bind(config: Config) -> Result<Self, Error> {
+        let now = (config.now)();
+        private_dir(&config.state_dir).map_err(|source| Error::state(&config.state_dir, source))?;
+        let listener = TcpListener::bind(config.listen).await;
+        let listener = listener.map_err(|source| Error::Listen { address: config.listen, source })?;
+        let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
+        let identity = tls::identity(&config.state_dir, address.ip(), now)?;
+        let token = token(&config.state_dir)?;
+        let store = Store::new(first_version(&config.state_dir, now)?);
+        let closing = CancellationToken::new();
+        kubeconfig::write(&config.kubeconfig, &url(address), &identity.ca_pem, token.expose())?;
+        let app = App::new(store, token, config.now, closing.clone());
+        seed(&app, &config.crds)?;
+        Ok(Self { listener, tls: identity.config, app: Arc::new(app), address, closing })
+    }
+
+    /// Where it listens, with the port that was found.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What clients connect to, as in the kubeconfig.
+    pub fn url(&self) -> String {
+        url(self.address)
+    }
+
+    /// Serves until `shutdown`. Open watches end cleanly then, and running requests get a moment to finish.
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let acceptor = TlsAcceptor::from(self.tls);
+        let connections = TaskTracker::new();
+        loop {
+            // Both arms only wait: a connection is either accepted or still in the backlog.
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let serving = connection(stream, acceptor.clone(), Arc::clone(&self.app), self.closing.clone());
+                    connections.spawn(serving);
+                }
+                // Too many open files, or a client that was gone before it was accepted.
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        self.closing.cancel();
+        connections.close();
+        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+            tracing::warn!("some requests did not finish in time and were cut off");
+        }
+        Ok(())
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Arc<App>, closing: CancellationToken) {
+    // Watch events are small and must not wait for more of them.
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
+        tracing::debug!("a client did not complete its TLS handshake");
+        return;
+    };
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let app = Arc::clone(&app);
+        async move { Ok::<_, std::convert::Infallible>(app.handle(request.map(Body::new)).await) }
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            result = serving.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(error, "a connection ended with an error");
+                }
+                return;
+            }
+            () = closing.cancelled(), if !ending => {
+                ending = true;
+                serving.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+fn url(address: SocketAddr) -> String {
+    // `0.0.0.0` is where to listen, not where to connect.
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => format!("https://127.0.0.1:{}", v4.port()),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!("https://[::1]:{}", v6.port()),
+        other => format!("https://{other}"),
+    }
+}
+
+/// The token of the state directory, made on the first start: 256 random bits.
+fn token(state_dir: &Path) -> Result<Token, Error> {
+    let path = state_dir.join("token");
+    match fs::read_to_string(&path) {
+        Ok(kept) if kept.trim().len() >= 43 => return Ok(Token::new(kept.trim().to_owned())),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(Error::state(&path, source)),
+    }
+    let token = random_token().map_err(Error::Tls)?;
+    write_private(&path, token.as_bytes()).map_err(|source| Error::state(&path, source))?;
+    Ok(Token::new(token))
+}
+
+fn random_token() -> Result<String, rustls::Error> {
+    use base64::Engine;
+    let mut bytes = [0u8; 32];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut bytes).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
+    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// A version above every one of earlier runs, also when the clock was set back: microseconds since 1970, or the mark
+/// that the last run left.
+fn first_version(state_dir: &Path, now: Timestamp) -> Result<u64, Error> {
+    let path = state_dir.join("version-mark");
+    let mark = match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().unwrap_or(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(source) => return Err(Error::state(&path, source)),
+    };
+    let first = mark.max(u64::try_from(now.as_microsecond()).unwrap_or(0));
+    write_private(&path, (first + RESERVED).to_string().as_bytes()).map_err(|source| Error::state(&path, source))?;
+    Ok(first)
+}
+
+fn seed(app: &App, crds: &[CustomResourceDefinition]) -> Result<(), Error> {
+    let refused = |name: &str, why: String| Error::Definition { name: name.to_owned(), why };
+    app.seed("", "v1", "namespaces", default_namespace()).map_err(|error| refused("default", error.message))?;
+    for crd in crds {
+        let name = crd.metadata.name.clone().unwrap_or_default();
+        let mut object = serde_json::to_value(crd).map_err(|error| refused(&name, error.to_string()))?;
+        object["apiVersion"] = json!("apiextensions.k8s.io/v1");
+        object["kind"] = json!("CustomResourceDefinition");
+        app.seed("apiextensions.k8s.io", "v1", "customresourcedefinitions", object)
+            .map_err(|error| refused(&name, error.message))?;
+    }
+    app.reload_definitions();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_go_on_rising_when_the_clock_was_set_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let first = first_version(dir.path(), at(1_800_000_000)).unwrap();
+        let second = first_version(dir.path(), at(1_700_000_000)).unwrap();
+        assert!(second > first);
+    }
+
+    #[test]
+    fn a_token_is_made_once_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = token(dir.path()).unwrap();
+        assert_eq!(first.expose().len(), 43);
+        assert_eq!(token(dir.path()).unwrap().expose(), first.expose());
+    }
+}

@@ -1,0 +1,309 @@
+//! Objects in memory, and the ring of their changes.
+//!
+//! ```text
+//! writers ──▶ tables (now) ──▶ ring (the last changes) ◀── watchers, each a cursor
+//! ```
+//!
+//! A writer appends to the ring and never waits for a watcher. A watcher remembers the version it has seen and reads on
+//! from there; one that falls behind the ring's tail learns that it has [`Expired`] and starts again from a list.
+
+mod ring;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::meta;
+use ring::Ring;
+pub(crate) use ring::{Change, Effect, Expired};
+
+/// How many changes a watcher may lag behind before it has to list again.
+const RING_CAPACITY: usize = 16_384;
+
+/// Where an object lives within its table. Cluster-scoped objects have an empty namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl Key {
+    pub(crate) fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
+/// One version of one object.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) key: Key,
+    pub(crate) version: u64,
+    pub(crate) value: Value,
+}
+
+/// A moment of one table.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) version: u64,
+    pub(crate) objects: Vec<Arc<Stored>>,
+}
+
+/// Why an object was not created.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum CreateRefused {
+    Exists,
+    ParentMissing,
+    ParentEnding,
+}
+
+/// The stored version is no longer the one that the writer read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lost;
+
+/// A namespace that must be there, and stay, for the object to be created.
+pub(crate) type Parent<'a> = (&'a str, &'a Key);
+
+/// All objects of all resources.
+pub(crate) struct Store {
+    state: Mutex<State>,
+    head: watch::Sender<u64>,
+}
+
+struct State {
+    tables: HashMap<Arc<str>, BTreeMap<Key, Arc<Stored>>>,
+    ring: Ring,
+    version: u64,
+}
+
+impl Store {
+    /// An empty store whose versions start above `first`.
+    pub(crate) fn new(first: u64) -> Self {
+        Self {
+            state: Mutex::new(State { tables: HashMap::new(), ring: Ring::new(RING_CAPACITY, first), version: first }),
+            head: watch::Sender::new(first),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state whole before anything in it could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.state().version
+    }
+
+    /// Woken with the newest version after every write.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    pub(crate) fn get(&self, table: &str, key: &Key) -> Option<Arc<Stored>> {
+        self.state().tables.get(table)?.get(key).cloned()
+    }
+
+    /// The table as it is now, in key order; only `namespace` where one is given.
+    pub(crate) fn list(&self, table: &str, namespace: Option<&str>) -> Snapshot {
+        let state = self.state();
+        Snapshot { version: state.version, objects: collect(state.tables.get(table), namespace) }
+    }
+
+    /// The table as it was at `version`, rebuilt by undoing the changes since.
+    pub(crate) fn list_at(&self, table: &str, namespace: Option<&str>, version: u64) -> Result<Snapshot, Expired> {
+        let state = self.state();
+        let mut past = state.tables.get(table).cloned().unwrap_or_default();
+        for change in state.ring.since(version)?.rev().filter(|change| &*change.table == table) {
+            let key = change.object.key.clone();
+            match &change.previous {
+                Some(previous) => past.insert(key, Arc::clone(previous)),
+                None => past.remove(&key),
+            };
+        }
+        Ok(Snapshot { version, objects: collect(Some(&past), namespace) })
+    }
+
+    /// The changes to `table` after `cursor`, and the cursor to go on from.
+    pub(crate) fn changes(&self, table: &str, cursor: u64) -> Result<(Vec<Arc<Change>>, u64), Expired> {
+        let state = self.state();
+        let changes = state.ring.since(cursor)?.filter(|change| &*change.table == table).cloned().collect();
+        Ok((changes, state.version))
+    }
+
+    /// Whether a table holds anything in `namespace`.
+    pub(crate) fn tables_with_objects_in(&self, namespace: &str) -> Vec<Arc<str>> {
+        let state = self.state();
+        let first = Key::new(namespace, "");
+        let holds = |table: &BTreeMap<Key, Arc<Stored>>| {
+            table.range(&first..).next().is_some_and(|(key, _)| key.namespace == namespace)
+        };
+        state.tables.iter().filter(|(_, table)| holds(table)).map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// Everything that names `owner` in its owner references, with its table.
+    pub(crate) fn dependents(&self, owner_uid: &str) -> Vec<(Arc<str>, Arc<Stored>)> {
+        let state = self.state();
+        let owned = |object: &&Arc<Stored>| {
+            meta::owner_references(&object.value).any(|owner| owner["uid"].as_str() == Some(owner_uid))
+        };
+        let in_table = |(name, table): (&Arc<str>, &BTreeMap<Key, Arc<Stored>>)| {
+            table.values().filter(owned).map(|object| (Arc::clone(name), Arc::clone(object))).collect::<Vec<_>>()
+        };
+        state.tables.iter().flat_map(in_table).collect()
+    }
+
+    pub(crate) fn create(
+        &self,
+        table: &Arc<str>,
+        key: Key,
+        value: Value,
+        parent: Option<Parent<'_>>,
+    ) -> Result<Arc<Stored>, CreateRefused> {
+        let mut state = self.state();
+        if let Some((parent_table, parent_key)) = parent {
+            let found = state.tables.get(parent_table).and_then(|objects| objects.get(parent_key));
+            match found {
+                None => return Err(CreateRefused::ParentMissing),
+                Some(found) if meta::is_ending(&found.value) => return Err(CreateRefused::ParentEnding),
+                Some(_) => {}
+            }
+        }
+        if state.tables.get(table).is_some_and(|objects| objects.contains_key(&key)) {
+            return Err(CreateRefused::Exists);
+        }
+        Ok(self.commit(&mut state, table, key, value, None, Effect::Added))
+    }
+
+    /// Replaces the object, if it still is at the version that the writer read.
+    pub(crate) fn replace(&self, table: &Arc<str>, read: &Stored, value: Value) -> Result<Arc<Stored>, Lost> {
+        let mut state = self.state();
+        let previous = state.current(table, read)?;
+        Ok(self.commit(&mut state, table, read.key.clone(), value, Some(previous), Effect::Modified))
+    }
+
+    /// Removes the object, if it still is at the version that the writer read; watchers see `last` go.
+    pub(crate) fn remove(&self, table: &Arc<str>, read: &Stored, last: Value) -> Result<Arc<Stored>, Lost> {
+        let mut state = self.state();
+        let previous = state.current(table, read)?;
+        Ok(self.commit(&mut state, table, read.key.clone(), last, Some(previous), Effect::Deleted))
+    }
+
+    fn commit(
+        &self,
+        state: &mut State,
+        table: &Arc<str>,
+        key: Key,
+        mut value: Value,
+        previous: Option<Arc<Stored>>,
+        effect: Effect,
+    ) -> Arc<Stored> {
+        state.version += 1;
+        let version = state.version;
+        meta::set(&mut value, "resourceVersion", Value::String(version.to_string()));
+        let object = Arc::new(Stored { key: key.clone(), version, value });
+        let objects = state.tables.entry(Arc::clone(table)).or_default();
+        match effect {
+            Effect::Added | Effect::Modified => objects.insert(key, Arc::clone(&object)),
+            Effect::Deleted => objects.remove(&key),
+        };
+        state.ring.push(Change { version, table: Arc::clone(table), effect, object: Arc::clone(&object), previous });
+        self.head.send_replace(version);
+        object
+    }
+}
+
+impl State {
+    fn current(&self, table: &str, read: &Stored) -> Result<Arc<Stored>, Lost> {
+        let found = self.tables.get(table).and_then(|objects| objects.get(&read.key)).ok_or(Lost)?;
+        if found.version == read.version { Ok(Arc::clone(found)) } else { Err(Lost) }
+    }
+}
+
+fn collect(table: Option<&BTreeMap<Key, Arc<Stored>>>, namespace: Option<&str>) -> Vec<Arc<Stored>> {
+    let Some(table) = table else { return Vec::new() };
+    match namespace {
+        None => table.values().cloned().collect(),
+        Some(namespace) => table
+            .range((Bound::Included(Key::new(namespace, "")), Bound::Unbounded))
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, object)| Arc::clone(object))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn table() -> Arc<str> {
+        Arc::from("things")
+    }
+
+    fn put(store: &Store, name: &str) -> Arc<Stored> {
+        store.create(&table(), Key::new("default", name), json!({"metadata": {"name": name}}), None).unwrap()
+    }
+
+    #[test]
+    fn every_write_gets_a_version_of_its_own() {
+        let store = Store::new(100);
+        let a = put(&store, "a");
+        let b = store.replace(&table(), &a, a.value.clone()).unwrap();
+        assert_eq!((a.version, b.version), (101, 102));
+        assert_eq!(b.value["metadata"]["resourceVersion"], "102");
+    }
+
+    #[test]
+    fn a_writer_that_read_an_old_version_loses() {
+        let store = Store::new(1);
+        let a = put(&store, "a");
+        store.replace(&table(), &a, a.value.clone()).unwrap();
+        assert_eq!(store.replace(&table(), &a, a.value.clone()).unwrap_err(), Lost);
+        assert_eq!(store.remove(&table(), &a, a.value.clone()).unwrap_err(), Lost);
+    }
+
+    #[test]
+    fn a_deletion_is_a_change_with_a_fresh_version_and_the_last_state() {
+        let store = Store::new(1);
+        let a = put(&store, "a");
+        store.remove(&table(), &a, a.value.clone()).unwrap();
+        let (changes, cursor) = store.changes("things", a.version).unwrap();
+        assert_eq!(cursor, 3);
+        assert_eq!(changes[0].effect, Effect::Deleted);
+        assert_eq!(changes[0].object.value["metadata"]["resourceVersion"], "3");
+    }
+
+    #[test]
+    fn a_list_at_an_older_version_shows_what_was_there_then() {
+        let store = Store::new(1);
+        let a = put(&store, "a");
+        let b = put(&store, "b");
+        store.remove(&table(), &a, a.value.clone()).unwrap();
+        put(&store, "c");
+        let then = store.list_at("things", Some("default"), b.version).unwrap();
+        let names: Vec<_> = then.objects.iter().map(|object| object.key.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_cursor_from_before_the_start_has_expired() {
+        let store = Store::new(50);
+        assert!(store.changes("things", 49).is_err());
+        assert!(store.changes("things", 50).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_created_under_a_parent_that_is_missing_or_ending() {
+        let store = Store::new(1);
+        let namespaces: Arc<str> = Arc::from("namespaces");
+        let key = Key::new("", "gone");
+        let parent = Some((&*namespaces, &key));
+        let child = || store.create(&table(), Key::new("gone", "a"), json!({}), parent).unwrap_err();
+        assert_eq!(child(), CreateRefused::ParentMissing);
+        store.create(&namespaces, key.clone(), json!({"metadata": {"deletionTimestamp": "now"}}), None).unwrap();
+        assert_eq!(child(), CreateRefused::ParentEnding);
+    }
+}

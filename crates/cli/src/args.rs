@@ -1,0 +1,153 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use oncelet_engine::Endpoint;
+
+/// Runs programs inside containers at most once, and remembers what came of it.
+#[derive(Parser)]
+#[command(name = "oncelet", version, about, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Host a small Kubernetes API and run the controller against it: all that a machine without a cluster needs
+    #[command(after_help = "Examples:\n  \
+        oncelet up\n  \
+        oncelet up --engine podman --listen 127.0.0.1:8443")]
+    Up(Up),
+    /// Run the controller against a cluster
+    #[command(after_help = "Examples:\n  \
+        oncelet crds | kubectl apply -f -\n  \
+        oncelet controller --kubeconfig ~/.kube/config")]
+    Controller(Controller),
+    /// Print the custom resource definitions as YAML
+    Crds,
+    /// Look at recorded runs
+    #[command(subcommand)]
+    Runs(Runs),
+    /// Print what a program wrote, byte for byte
+    #[command(after_help = "Examples:\n  \
+        oncelet logs seed-database\n  \
+        oncelet logs team-a/migrate --follow\n  \
+        oncelet logs 42 --stderr")]
+    Logs(Logs),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+    /// Where to write the kubeconfig [default: kubeconfig in the data directory]
+    #[arg(long, env = "ONCELET_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The address of the API server; port 0 takes a free one
+    #[arg(long, env = "ONCELET_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7643")]
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Controller {
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+    /// The cluster's kubeconfig [default: as kubectl, or the service account in a pod]
+    #[arg(long, env = "ONCELET_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+/// What both daemons take.
+#[derive(ClapArgs)]
+pub(crate) struct Daemon {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// The container engine: auto, docker, podman, or a URL such as unix:///run/user/1000/podman/podman.sock;
+    /// auto takes DOCKER_HOST, or the first socket that is there
+    #[arg(long, env = "ONCELET_ENGINE", value_name = "ENGINE", default_value = "auto")]
+    pub(crate) engine: Endpoint,
+    /// How to write the log, on stderr; ONCELET_LOG filters it (info, debug, oncelet_controller=trace)
+    #[arg(long, env = "ONCELET_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(ClapArgs, Clone)]
+pub(crate) struct DataDir {
+    /// Where runs are remembered [default: oncelet in XDG_DATA_HOME, or ~/.local/share/oncelet]
+    #[arg(long, env = "ONCELET_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Runs {
+    /// List runs, the newest last
+    #[command(after_help = "Examples:\n  \
+        oncelet runs list\n  \
+        oncelet runs list --container demo-db -o json")]
+    List(RunsList),
+    /// Show everything that is remembered of one run
+    #[command(after_help = "Examples:\n  \
+        oncelet runs show seed-database\n  \
+        oncelet runs show 42 -o yaml")]
+    Show(RunsShow),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct RunsList {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Only runs in this container: its name, its ID or the beginning of it
+    #[arg(long, value_name = "CONTAINER")]
+    pub(crate) container: Option<String>,
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct RunsShow {
+    /// A run's number, or a name (seed, default/seed, a run key): its latest run
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Logs {
+    /// A run's number, or a name (seed, default/seed, a run key): its latest run
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Go on until the program ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only what it wrote to stdout
+    #[arg(long, conflicts_with = "stderr")]
+    pub(crate) stdout: bool,
+    /// Only what it wrote to stderr
+    #[arg(long)]
+    pub(crate) stderr: bool,
+}
+
+/// How to print.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}

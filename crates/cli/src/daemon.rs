@@ -1,0 +1,135 @@
+//! `oncelet up` and `oncelet controller`.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use kube::Client;
+use kube::config::{Config as ClientConfig, KubeConfigOptions, Kubeconfig};
+use oncelet_apiserver::Server;
+use oncelet_engine::Engine;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Controller, Daemon, Up};
+use crate::clock::now;
+use crate::logging;
+use crate::paths::Paths;
+
+/// Hosts the embedded API server and runs the controller against it.
+pub(crate) async fn up(args: Up) -> Result<()> {
+    let (paths, engine) = begin(args.daemon)?;
+    let kubeconfig = match args.kubeconfig {
+        Some(path) => std::path::absolute(path)?,
+        None => paths.kubeconfig(),
+    };
+    let shutdown = shutdown_on_signal()?;
+
+    let server = Server::bind(oncelet_apiserver::Config {
+        listen: args.listen,
+        state_dir: paths.apiserver(),
+        kubeconfig: kubeconfig.clone(),
+        crds: oncelet_api::crds(),
+        now,
+    })
+    .await?;
+    let url = server.url();
+    // The server outlives the controller, whose last writes it still takes.
+    let server_shutdown = CancellationToken::new();
+    let serving = tokio::spawn(server.serve(server_shutdown.clone()));
+
+    let client = client_from(&kubeconfig).await?;
+    print_welcome(&url, &kubeconfig, &paths, &engine).await;
+    let result = run_controller(client, engine, &paths, shutdown).await;
+    server_shutdown.cancel();
+    serving.await.context("the API server ended")??;
+    result
+}
+
+/// Runs the controller against a cluster.
+pub(crate) async fn controller(args: Controller) -> Result<()> {
+    let (paths, engine) = begin(args.daemon)?;
+    let shutdown = shutdown_on_signal()?;
+    let client = match &args.kubeconfig {
+        Some(path) => client_from(path).await?,
+        None => Client::try_default().await.context("no kubeconfig was found; say where with --kubeconfig")?,
+    };
+    run_controller(client, engine, &paths, shutdown).await
+}
+
+fn begin(daemon: Daemon) -> Result<(Paths, Engine)> {
+    logging::init(daemon.log_format)?;
+    let paths = Paths::new(daemon.data)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&paths.data_dir)
+        .with_context(|| format!("the data directory {} cannot be made", paths.data_dir.display()))?;
+    let engine = Engine::connect(&daemon.engine)?;
+    Ok((paths, engine))
+}
+
+async fn run_controller(client: Client, engine: Engine, paths: &Paths, shutdown: CancellationToken) -> Result<()> {
+    let config = oncelet_controller::Config { client, engine, store_dir: paths.store(), now };
+    oncelet_controller::run(config, shutdown).await?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+async fn client_from(kubeconfig: &Path) -> Result<Client> {
+    let name = || format!("the kubeconfig {} cannot be used", kubeconfig.display());
+    let config = Kubeconfig::read_from(kubeconfig).with_context(name)?;
+    let config = ClientConfig::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.with_context(name)?;
+    Client::try_from(config).with_context(name)
+}
+
+/// Ends on SIGTERM and Ctrl-C; the second one does not wait.
+fn shutdown_on_signal() -> Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            loop {
+                // Both arms only wait for a signal, which is kept where an arm is dropped.
+                let code = tokio::select! {
+                    _ = terminate.recv() => 143,
+                    _ = interrupt.recv() => 130,
+                };
+                if shutdown.is_cancelled() {
+                    std::process::exit(code);
+                }
+                tracing::info!("ending; once more ends at once");
+                shutdown.cancel();
+            }
+        }
+    });
+    Ok(shutdown)
+}
+
+async fn print_welcome(url: &str, kubeconfig: &Path, paths: &Paths, engine: &Engine) {
+    let engine = match engine.info().await {
+        Ok(info) => format!("{} {:?} {}", engine.endpoint(), info.product, info.version),
+        Err(_) => format!("{} does not answer yet", engine.endpoint()),
+    };
+    println!(
+        "oncelet {version} is up.
+
+  API server  {url}
+  kubeconfig  {kubeconfig}
+  run store   {store}
+  engine      {engine}
+
+Next, in another terminal:
+
+  export KUBECONFIG={kubeconfig}
+  kubectl apply -f deploy/samples/
+  kubectl get cexec -w
+
+Ctrl-C ends it. What ran stays remembered.",
+        version = env!("CARGO_PKG_VERSION"),
+        kubeconfig = kubeconfig.display(),
+        store = paths.store().display(),
+    );
+}

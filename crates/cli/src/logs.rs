@@ -1,0 +1,50 @@
+//! `oncelet logs`: what a program wrote, byte for byte.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use oncelet_store::{LogReader, Store, Stream};
+
+use crate::args::Logs;
+use crate::runs;
+
+/// How long between two looks at a log that grows.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Prints the log, and goes on until the run has ended where that is asked for.
+pub(crate) async fn run(args: Logs) -> Result<()> {
+    let store = runs::open(args.data).await?;
+    let record = runs::find(&store, &args.run).await?;
+    let mut stdout = if args.stderr { None } else { Some(store.read_log(record.id, Stream::Stdout).await?) };
+    let mut stderr = if args.stdout { None } else { Some(store.read_log(record.id, Stream::Stderr).await?) };
+    loop {
+        // Asked before reading: what is written before the end is read after it.
+        let over = !args.follow || has_ended(&store, record.id).await?;
+        copy(stdout.as_mut(), &mut std::io::stdout()).await?;
+        // With one stream asked for, it goes where a pipe finds it.
+        if args.stderr {
+            copy(stderr.as_mut(), &mut std::io::stdout()).await?;
+        } else {
+            copy(stderr.as_mut(), &mut std::io::stderr()).await?;
+        }
+        if over {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn has_ended(store: &Store, run: oncelet_core::RunId) -> Result<bool> {
+    let record = store.run(run).await?.with_context(|| format!("run {run} is no longer recorded"))?;
+    Ok(record.state.is_ended())
+}
+
+async fn copy(log: Option<&mut LogReader>, to: &mut impl Write) -> Result<()> {
+    let Some(log) = log else { return Ok(()) };
+    while let Some(bytes) = log.next_chunk().await? {
+        to.write_all(&bytes)?;
+    }
+    to.flush()?;
+    Ok(())
+}

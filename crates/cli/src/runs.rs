@@ -1,0 +1,185 @@
+//! `oncelet runs`: what the store remembers.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use oncelet_core::{Outcome, RunId, RunRecord, RunState, Shown};
+use oncelet_store::{Filter, LogSummary, Logs, Store};
+use serde::Serialize;
+
+use crate::args::{DataDir, Runs, RunsList, RunsShow};
+use crate::clock::now;
+use crate::output::{self, age};
+use crate::paths::Paths;
+
+/// Runs one of the subcommands.
+pub(crate) async fn run(command: Runs) -> Result<()> {
+    match command {
+        Runs::List(args) => list(args).await,
+        Runs::Show(args) => show(args).await,
+    }
+}
+
+/// The store, to read from.
+pub(crate) async fn open(data: DataDir) -> Result<Store> {
+    Ok(Store::open_reader(&Paths::new(data)?.store()).await?)
+}
+
+async fn list(args: RunsList) -> Result<()> {
+    let store = open(args.data).await?;
+    let records = store.list(Filter { container: args.container, ..Filter::default() }).await?;
+    if output::structured(&records, args.output)? {
+        return Ok(());
+    }
+    if records.is_empty() {
+        eprintln!("No runs are recorded.");
+        return Ok(());
+    }
+    let now = now();
+    let rows: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let (started, finished) = times(&record.state);
+            [
+                record.id.to_string(),
+                record.key.name.to_string(),
+                format!("{} ({})", record.container_name, short(&record.container_id)),
+                record.state.name().to_owned(),
+                exit_code(&record.state),
+                started.zip(finished).map(|(from, to)| took(from, to)).unwrap_or_default(),
+                age(record.claimed_at, now),
+            ]
+        })
+        .collect();
+    output::table(["RUN", "NAME", "CONTAINER", "STATE", "EXIT", "DURATION", "AGE"], &rows)
+}
+
+/// A run and what is known of its output, as `-o json` prints it.
+#[derive(Serialize)]
+struct Full<'a> {
+    #[serde(flatten)]
+    record: &'a RunRecord,
+    stdout: OutputOf<'a>,
+    stderr: OutputOf<'a>,
+}
+
+#[derive(Serialize)]
+struct OutputOf<'a> {
+    bytes: u64,
+    truncated: bool,
+    tail: std::borrow::Cow<'a, str>,
+}
+
+impl<'a> From<&'a LogSummary> for OutputOf<'a> {
+    fn from(log: &'a LogSummary) -> Self {
+        Self { bytes: log.bytes, truncated: log.truncated, tail: String::from_utf8_lossy(&log.tail) }
+    }
+}
+
+async fn show(args: RunsShow) -> Result<()> {
+    let store = open(args.data).await?;
+    let record = find(&store, &args.run).await?;
+    let logs = store.logs(record.id).await?;
+    let full = Full { record: &record, stdout: (&logs.stdout).into(), stderr: (&logs.stderr).into() };
+    if output::structured(&full, args.output)? {
+        return Ok(());
+    }
+    describe(&record, &logs)
+}
+
+fn describe(record: &RunRecord, logs: &Logs) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut field = |name: &str, value: &str| -> Result<()> {
+        if !value.is_empty() {
+            writeln!(out, "{:<13}{value}", format!("{name}:"))?;
+        }
+        Ok(())
+    };
+    let (started, finished) = times(&record.state);
+    field("Run", &record.id.to_string())?;
+    field("Name", record.key.name.as_str())?;
+    field("Repeat", &record.key.token)?;
+    field("Container", &format!("{} ({})", record.container_name, record.container_id))?;
+    field("Engine", &record.engine)?;
+    field("State", record.state.name())?;
+    field("Exit code", &exit_code(&record.state))?;
+    field("Message", message(&record.state))?;
+    field("Claimed", &format!("{:.6}", record.claimed_at))?;
+    field("Started", &started.map(|at| format!("{at:.6}")).unwrap_or_default())?;
+    field("Finished", &finished.map(|at| format!("{at:.6}")).unwrap_or_default())?;
+    field("Duration", &started.zip(finished).map(|(from, to)| took(from, to)).unwrap_or_default())?;
+    field("Attempt", &record.attempt.to_string())?;
+    field("Command", &record.program.command)?;
+    field("Args", &lines(record.effective.args.iter().map(|arg| arg.text.clone())))?;
+    let variable = |(name, value): &(String, Shown)| format!("{name}={}", value.text);
+    field("Env", &lines(record.effective.env.iter().map(variable)))?;
+    field("Directory", record.program.working_directory.as_deref().unwrap_or_default())?;
+    field("User", record.program.user.as_deref().unwrap_or_default())?;
+    field("Stdout", &bytes(&logs.stdout))?;
+    field("Stderr", &bytes(&logs.stderr))?;
+    Ok(())
+}
+
+fn lines(values: impl Iterator<Item = String>) -> String {
+    // Under the first line of a field, whose name takes 13 columns.
+    values.map(|value| value.replace('\n', "\\n")).collect::<Vec<_>>().join("\n             ")
+}
+
+fn bytes(log: &LogSummary) -> String {
+    let cut = if log.truncated { ", not all of it kept" } else { "" };
+    format!("{} bytes{cut}", log.bytes)
+}
+
+/// The run that a person means: a number, a full name, or an object's name in whatever namespace.
+pub(crate) async fn find(store: &Store, wanted: &str) -> Result<RunRecord> {
+    if let Ok(id) = wanted.parse() {
+        return store.run(RunId(id)).await?.with_context(|| format!("there is no run {id}"));
+    }
+    // Newest last; of this name, or of this name in any namespace.
+    let records = store.list(Filter { name: Some(wanted.to_owned()), ..Filter::default() }).await?;
+    let exact = records.iter().rfind(|record| record.key.name.as_str() == wanted);
+    let Some(latest) = exact.or(records.last()) else {
+        bail!("no run of {wanted:?} is recorded; see: oncelet runs list");
+    };
+    if exact.is_none()
+        && let Some(other) = records.iter().find(|record| record.key.name != latest.key.name)
+    {
+        bail!("{wanted:?} is ambiguous: {} and {}", latest.key.name, other.key.name);
+    }
+    Ok(latest.clone())
+}
+
+fn times(state: &RunState) -> (Option<Timestamp>, Option<Timestamp>) {
+    match state {
+        RunState::Claimed | RunState::Starting { .. } => (None, None),
+        RunState::Running { started_at, .. } => (Some(*started_at), None),
+        RunState::Ended { started_at, finished_at, .. } => (*started_at, Some(*finished_at)),
+    }
+}
+
+fn exit_code(state: &RunState) -> String {
+    match state {
+        RunState::Ended { outcome, .. } => outcome.exit_code().map(|code| code.to_string()).unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+fn message(state: &RunState) -> &str {
+    match state {
+        RunState::Ended {
+            outcome:
+                Outcome::Interrupted { message, .. } | Outcome::FailedToStart { message, .. } | Outcome::Unknown { message },
+            ..
+        } => message,
+        _ => "",
+    }
+}
+
+fn took(from: Timestamp, to: Timestamp) -> String {
+    format!("{:.3}s", to.duration_since(from).as_secs_f64().max(0.0))
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}

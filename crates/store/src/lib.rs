@@ -1,0 +1,40 @@
+//! The durable memory of runs: who claimed which run key, how the run went, and what it wrote.
+//!
+//! ```text
+//! <dir>/            0700, files 0600
+//!   runs.db         metadata: SQLite, WAL, synchronous=FULL (runs.db-wal and runs.db-shm beside it)
+//!   runs.lock       writers of all processes take turns
+//!   store.json      which store runs.db must be
+//!   owners/<uuid>.lock    locked by each daemon for life
+//!   logs/<run>-<attempt>.{stdout,stderr}.zst    output, as zstd frames
+//!   reserve         room for outcomes on a full disk
+//! ```
+//!
+//! # Guarantees
+//! - Of any number of claims of one key, in any number of processes, one wins, and what was acknowledged survives
+//!   kill -9 and power loss.
+//! - Only the holder of the newest [`Lease`] moves a run; whoever held an older one learns [`Advance::Lost`].
+//! - An error means: start nothing. It never means that nothing was written; every operation may be repeated.
+//!
+//! # Assumptions
+//! A local file system, whose locks end with the process and whose syncs reach the disk.
+
+mod change;
+mod connect;
+mod dir;
+mod error;
+mod lock;
+mod log;
+mod open;
+mod owner;
+mod reserve;
+mod row;
+mod sidecar;
+mod store;
+mod writer;
+
+pub use change::{Lease, NewRun};
+pub use error::{OpenError, StoreError};
+pub use log::{LogReader, LogSummary, LogWriter, Logs, Stream};
+pub use owner::OwnerId;
+pub use store::{Advance, Claim, Filter, Store};

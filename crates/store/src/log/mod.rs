@@ -1,0 +1,206 @@
+//! What runs write: bytes in files, summaries in the database.
+//!
+//! A log is a file of whole zstd frames, appended one by one. A crash leaves at most one incomplete frame at its end,
+//! which readers do not see; so a reader in another process can follow a file that grows.
+
+mod frame;
+mod reader;
+mod writer;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use oncelet_core::RunId;
+use serde::{Deserialize, Serialize};
+use sqlx::{FromRow, SqliteConnection};
+
+use crate::StoreError;
+
+pub use reader::LogReader;
+pub use writer::LogWriter;
+
+/// How much of the end of a log stands in its summary.
+pub(crate) const TAIL: usize = 2048;
+
+/// One of the two streams that a program writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Stream {
+    /// Both streams.
+    pub const ALL: [Self; 2] = [Self::Stdout, Self::Stderr];
+
+    /// The stream's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is to be known of one stream without reading it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, FromRow)]
+pub struct LogSummary {
+    /// How many bytes the program wrote.
+    #[sqlx(try_from = "i64")]
+    pub bytes: u64,
+    /// How many of them, from the first on, are kept.
+    #[sqlx(try_from = "i64")]
+    pub kept: u64,
+    /// Whether bytes were dropped because of the limit.
+    pub truncated: bool,
+    /// The last bytes that the program wrote, 2 KiB at most, whether or not they are kept.
+    pub tail: Vec<u8>,
+    /// CRC-32C of the kept bytes.
+    pub crc32c: u32,
+}
+
+impl LogSummary {
+    /// Accounts for bytes that came, of which the first `kept` are kept.
+    pub(crate) fn add(&mut self, bytes: &[u8], kept: usize) {
+        self.bytes += bytes.len() as u64;
+        self.kept += kept as u64;
+        self.truncated |= kept < bytes.len();
+        self.crc32c = crc32c::crc32c_append(self.crc32c, &bytes[..kept]);
+        if bytes.len() >= TAIL {
+            self.tail.clear();
+        } else {
+            self.tail.drain(..(self.tail.len() + bytes.len()).saturating_sub(TAIL));
+        }
+        self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
+    }
+
+    /// Stores the summary, once.
+    pub(crate) async fn insert(
+        &self,
+        conn: &mut SqliteConnection,
+        run: RunId,
+        stream: Stream,
+    ) -> Result<(), StoreError> {
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        sqlx::query(
+            "INSERT INTO log (run_id, stream, bytes, kept, truncated, tail, crc32c) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )
+        .bind(run.0)
+        .bind(stream.as_str())
+        .bind(number(self.bytes))
+        .bind(number(self.kept))
+        .bind(self.truncated)
+        .bind(&self.tail)
+        .bind(self.crc32c)
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}
+
+/// The summaries of both streams of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Logs {
+    /// Of the standard output.
+    pub stdout: LogSummary,
+    /// Of the standard error.
+    pub stderr: LogSummary,
+}
+
+impl Logs {
+    /// The summary of one stream.
+    pub fn get(&self, stream: Stream) -> &LogSummary {
+        match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, stream: Stream) -> &mut LogSummary {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+/// Reads a whole log file for its summary. Gives back also where its last whole frame ends.
+pub(crate) fn scan(path: &Path) -> Result<(LogSummary, u64), StoreError> {
+    let mut frames = frame::Frames::new(path.to_owned());
+    let mut summary = LogSummary::default();
+    while let Some(bytes) = frames.next_frame()? {
+        summary.add(&bytes, bytes.len());
+    }
+    Ok((summary, frames.position()))
+}
+
+/// Runs file work where it does not hold up the runtime.
+async fn blocking<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(StoreError::file(path)(io::Error::other(error))),
+    }
+}
+
+/// [`scan`], for async callers.
+pub(crate) async fn summarize(path: std::path::PathBuf) -> Result<LogSummary, StoreError> {
+    let file = path.clone();
+    blocking(&path, move || scan(&file).map(|(summary, _)| summary)).await
+}
+
+/// Makes what a log file holds durable, if there is one.
+pub(crate) async fn sync(path: std::path::PathBuf) -> Result<(), StoreError> {
+    let file = path.clone();
+    blocking(&path, move || match std::fs::File::open(&file) {
+        Ok(open) => open
+            .sync_data()
+            // The file itself may be new in its directory.
+            .and_then(|()| crate::dir::sync_parent(&file))
+            .map_err(StoreError::file(&file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StoreError::file(&file)(error)),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_summary_does_not_depend_on_how_the_bytes_came(
+            parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..5),
+            limit in 0_usize..9000,
+        ) {
+            let all = parts.concat();
+            let mut summary = LogSummary::default();
+            for part in &parts {
+                let room = limit - usize::try_from(summary.kept).unwrap();
+                summary.add(part, room.min(part.len()));
+            }
+            let kept = &all[..limit.min(all.len())];
+            prop_assert_eq!(summary, LogSummary {
+                bytes: all.len() as u64,
+                kept: kept.len() as u64,
+                truncated: kept.len() < all.len(),
+                tail: all[all.len().saturating_sub(TAIL)..].to_vec(),
+                crc32c: crc32c::crc32c(kept),
+            });
+        }
+    }
+}

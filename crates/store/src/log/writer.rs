@@ -1,0 +1,147 @@
+//! Writing a log.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::frame::{Encoder, FRAME};
+use super::{LogSummary, blocking, scan};
+use crate::StoreError;
+use crate::dir;
+
+/// Writes the output of one stream of one run.
+///
+/// # Guarantees
+/// - Memory stays at about two frames (512 KiB), however much is written.
+/// - What was written before a [`flush`](Self::flush) is visible to readers, in this process and others.
+/// - Dropping a call half-way loses nothing that an earlier call took.
+/// - After a failure the log ends there; what comes later is counted and dropped, as past the limit.
+/// - What is written is made durable by [`crate::Store::finish`], before the outcome is.
+pub struct LogWriter {
+    path: PathBuf,
+    limit: u64,
+    summary: LogSummary,
+    /// Kept bytes that are in no frame yet; fewer than [`FRAME`].
+    pending: Vec<u8>,
+    file: Arc<Mutex<Appender>>,
+}
+
+impl LogWriter {
+    /// Goes on with the log at `path`, where there is one: its daemon may have died after it had made the file.
+    pub(crate) async fn open(path: PathBuf, limit: Option<u64>) -> Result<Self, StoreError> {
+        let file = path.clone();
+        let (summary, end) = blocking(&path, move || scan(&file)).await?;
+        let encoder = Encoder::new().map_err(StoreError::file(&path))?;
+        let appender =
+            Appender { path: path.clone(), file: None, end, kept: summary.kept, crc32c: summary.crc32c, encoder };
+        let file = Arc::new(Mutex::new(appender));
+        Ok(Self { path, limit: limit.unwrap_or(u64::MAX), summary, pending: Vec::new(), file })
+    }
+
+    /// Takes output. Bytes past the limit are counted and dropped.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        let room = usize::try_from(self.limit.saturating_sub(self.summary.kept)).unwrap_or(usize::MAX);
+        let kept = room.min(bytes.len());
+        self.summary.add(&bytes, kept);
+        let mut kept = &bytes[..kept];
+        while self.pending.len() + kept.len() >= FRAME {
+            let (now, later) = kept.split_at(FRAME - self.pending.len());
+            self.pending.extend_from_slice(now);
+            kept = later;
+            self.append().await?;
+        }
+        self.pending.extend_from_slice(kept);
+        Ok(())
+    }
+
+    /// Makes all output so far visible to readers, as a frame of its own. Call it when output pauses, not for each
+    /// piece: small frames compress badly.
+    pub async fn flush(&mut self) -> Result<(), StoreError> {
+        if self.pending.is_empty() { Ok(()) } else { self.append().await }
+    }
+
+    /// Writes what is left, and sums up. Output that could not be written is in the summary as dropped.
+    pub async fn finish(mut self) -> Result<LogSummary, StoreError> {
+        if let Err(error) = self.flush().await {
+            tracing::error!("the end of a log is lost: {error}");
+        }
+        // Behind a write whose caller went away.
+        let file = self.file.clone();
+        let (kept, crc32c) = blocking(&self.path, move || {
+            let file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok((file.kept, file.crc32c))
+        })
+        .await?;
+        let truncated = self.summary.truncated || kept < self.summary.kept;
+        Ok(LogSummary { kept, truncated, crc32c, ..self.summary })
+    }
+
+    async fn append(&mut self) -> Result<(), StoreError> {
+        let frame = std::mem::take(&mut self.pending);
+        let file = self.file.clone();
+        // A caller that goes away does not stop the work, and the next frame waits for this one.
+        let done =
+            blocking(&self.path, move || file.lock().unwrap_or_else(PoisonError::into_inner).append(&frame)).await;
+        if done.is_err() {
+            // What is kept is always the beginning: nothing may follow a gap.
+            self.limit = 0;
+        }
+        done
+    }
+}
+
+/// The file, only ever longer by whole frames.
+struct Appender {
+    path: PathBuf,
+    /// Made with the first frame.
+    file: Option<File>,
+    /// Where the last whole frame ends.
+    end: u64,
+    /// How many bytes of output the frames hold, and their checksum.
+    kept: u64,
+    crc32c: u32,
+    encoder: Encoder,
+}
+
+impl Appender {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let wrong = StoreError::file(&self.path);
+        let frame = match self.encoder.encode(bytes) {
+            Ok(frame) => frame,
+            Err(error) => return Err(wrong(error)),
+        };
+        let written = self.file().and_then(|(file, end)| {
+            file.write_all_at(&frame, end)?;
+            Ok(end + frame.len() as u64)
+        });
+        match written {
+            Ok(end) => {
+                self.end = end;
+                self.kept += bytes.len() as u64;
+                self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
+                Ok(())
+            }
+            Err(error) => {
+                // What a frame left half-written is never taken for output, but on a full disk it is in the way.
+                let _ = self.file.as_ref().map(|file| file.set_len(self.end));
+                Err(wrong(error))
+            }
+        }
+    }
+
+    fn file(&mut self) -> std::io::Result<(&File, u64)> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let file = dir::private().write(true).create(true).truncate(false).open(&self.path)?;
+                // Cuts off the incomplete frame that a crash may have left.
+                file.set_len(self.end)?;
+                none.insert(file)
+            }
+        };
+        Ok((file, self.end))
+    }
+}

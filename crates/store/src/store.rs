@@ -1,0 +1,271 @@
+//! The store, as its users see it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use oncelet_core::{Outcome, Ownership, RunEvent, RunId, RunKey, RunRecord};
+use sqlx::SqlitePool;
+use uuid::Uuid;
+
+use crate::StoreError;
+use crate::change::{Claimed, GiveBack, Lease, MakeClaim, Move, NewRun, TakeOver};
+use crate::dir::{self, StoreDir};
+use crate::log::{self, LogReader, LogSummary, LogWriter, Logs, Stream};
+use crate::owner::OwnerId;
+use crate::row::{StoredRun, select_run};
+use crate::writer::Writer;
+
+/// The memory of runs. Clones share one store.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    dir: StoreDir,
+    readers: SqlitePool,
+    daemon: Option<Daemon>,
+}
+
+/// What a store has that may write.
+pub(crate) struct Daemon {
+    pub(crate) id: OwnerId,
+    /// The owner's row.
+    pub(crate) row: i64,
+    /// How many bytes must be free on the disk for a claim.
+    pub(crate) min_free: u64,
+    pub(crate) writer: Writer,
+}
+
+/// What became of a claim.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is made")]
+pub enum Claim {
+    /// The key was free, or its last try had failed to start: the run is ours.
+    Won(Lease),
+    /// Somebody else has it, or had it.
+    Held(RunRecord, Ownership),
+}
+
+/// What became of a move.
+#[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is made")]
+pub enum Advance {
+    /// It is stored.
+    Done(RunRecord),
+    /// The run is no longer ours: somebody took it over, or it was released.
+    Lost,
+}
+
+/// Which runs to list; by default all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Runs of this name, or of this name in any namespace.
+    pub name: Option<String>,
+    /// Runs in the container of this name, or of an ID that begins so.
+    pub container: Option<String>,
+    /// Runs that are not over.
+    pub open_only: bool,
+    /// The newest so many.
+    pub limit: Option<u32>,
+}
+
+impl Store {
+    pub(crate) fn assemble(readers: SqlitePool, dir: StoreDir, daemon: Option<Daemon>) -> Self {
+        Self(Arc::new(Inner { dir, readers, daemon }))
+    }
+
+    /// Who this daemon is to the store; `None` for a reader.
+    pub fn owner(&self) -> Option<&OwnerId> {
+        self.0.daemon.as_ref().map(|daemon| &daemon.id)
+    }
+
+    /// The run of a key, and whose it is.
+    pub async fn lookup(&self, key: &RunKey) -> Result<Option<(RunRecord, Ownership)>, StoreError> {
+        let row = sqlx::query(select_run!("WHERE run.ident = ?1 AND run.name = ?2 AND run.token = ?3"))
+            .bind(&key.ident)
+            .bind(key.name.as_str())
+            .bind(&key.token)
+            .fetch_optional(&self.0.readers)
+            .await?;
+        let Some(stored) = row.as_ref().map(StoredRun::decode).transpose()? else { return Ok(None) };
+        let ownership = self.ownership(&stored)?;
+        Ok(Some((stored.record, ownership)))
+    }
+
+    /// Claims the right to run. Losing it to somebody else is no error.
+    ///
+    /// A key whose last try failed to start is claimed again, as a further attempt: what it would run is replaced, and
+    /// the logs of the failed try are dropped.
+    ///
+    /// # Guarantees
+    /// After [`Claim::Won`] the claim is on the disk. After an error it may be there; then it is this daemon's, and
+    /// nobody holds its lease: [`Store::lookup`] and [`Store::take_over`] find it.
+    pub async fn claim(&self, new: NewRun) -> Result<Claim, StoreError> {
+        let daemon = self.daemon()?;
+        let dir = self.0.dir.path();
+        let free = dir::free_bytes(dir).map_err(StoreError::file(dir))?;
+        if free < daemon.min_free {
+            let mib = |bytes: u64| bytes / (1024 * 1024);
+            let (free_mib, needed_mib) = (mib(free), mib(daemon.min_free));
+            return Err(StoreError::DiskAlmostFull { dir: dir.to_owned(), free_mib, needed_mib });
+        }
+        match daemon.writer.submit(MakeClaim::new(new, daemon.row)?).await? {
+            Claimed::Won(lease) => {
+                if lease.attempt > 1 {
+                    self.drop_logs(lease.run, lease.attempt - 1);
+                }
+                Ok(Claim::Won(lease))
+            }
+            Claimed::Held(stored) => {
+                let ownership = self.ownership(&stored)?;
+                Ok(Claim::Held(stored.record, ownership))
+            }
+        }
+    }
+
+    /// Takes over an open run whose daemon is gone, or one of this daemon's own of which the lease was lost. `None`
+    /// where its daemon lives, or the run is no longer as in `record`.
+    pub async fn take_over(&self, record: &RunRecord, now: Timestamp) -> Result<Option<Lease>, StoreError> {
+        let daemon = self.daemon()?;
+        let Some(stored) = self.stored(record.id).await? else { return Ok(None) };
+        let as_seen = stored.record.state == record.state && stored.record.attempt == record.attempt;
+        if !as_seen || !matches!(self.ownership(&stored)?, Ownership::Mine | Ownership::Gone) {
+            return Ok(None);
+        }
+        // Between this look and the change the owner can only be replaced, never come back; the epoch tells.
+        let change = TakeOver { run: record.id, seen: stored.epoch, owner: daemon.row, nonce: Uuid::new_v4(), now };
+        daemon.writer.submit(change).await
+    }
+
+    /// Moves a run on. A repeated event is no error: after one that failed, call again.
+    pub async fn advance(&self, lease: &Lease, event: RunEvent) -> Result<Advance, StoreError> {
+        self.make_move(Move { lease: lease.share(), event, logs: None }).await
+    }
+
+    /// Ends a run: its output is made durable, then the outcome and the summaries of its logs, in one step.
+    pub async fn finish(
+        &self,
+        lease: &Lease,
+        at: Timestamp,
+        outcome: Outcome,
+        logs: Logs,
+    ) -> Result<Advance, StoreError> {
+        for stream in Stream::ALL {
+            if let Err(error) = log::sync(self.0.dir.log(lease.run, lease.attempt, stream)).await {
+                // The outcome is worth more than its output.
+                tracing::error!(run = %lease.run, "the log may not survive a power failure: {error}");
+            }
+        }
+        self.make_move(Move { lease: lease.share(), event: RunEvent::Ended { at, outcome }, logs: Some(logs) }).await
+    }
+
+    async fn make_move(&self, change: Move) -> Result<Advance, StoreError> {
+        Ok(self.daemon()?.writer.submit(change).await?.map_or(Advance::Lost, Advance::Done))
+    }
+
+    /// Gives a claim back: the run goes away or, where an earlier try failed to start, shows that failure again.
+    pub async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+        self.daemon()?.writer.submit(GiveBack(lease)).await
+    }
+
+    /// Begins to write, or goes on writing, a log of a run. At most `limit` bytes are kept.
+    pub async fn log_writer(&self, lease: &Lease, stream: Stream, limit: Option<u64>) -> Result<LogWriter, StoreError> {
+        self.daemon()?;
+        LogWriter::open(self.0.dir.log(lease.run, lease.attempt, stream), limit).await
+    }
+
+    /// The summaries of a run's logs; of a run that has none stored, of what is there so far.
+    pub async fn logs(&self, run: RunId) -> Result<Logs, StoreError> {
+        let attempt = self.attempt(run).await?;
+        let mut logs = Logs::default();
+        for stream in Stream::ALL {
+            *logs.get_mut(stream) = match self.stored_summary(run, stream).await? {
+                Some(summary) => summary,
+                None => log::summarize(self.0.dir.log(run, attempt, stream)).await?,
+            };
+        }
+        Ok(logs)
+    }
+
+    /// Reads a log from its beginning on, also while it is written, by whichever process.
+    pub async fn read_log(&self, run: RunId, stream: Stream) -> Result<LogReader, StoreError> {
+        // In this order: the summary is stored after the last byte was written.
+        let expected = self.stored_summary(run, stream).await?;
+        let attempt = self.attempt(run).await?;
+        Ok(LogReader::new(self.0.dir.log(run, attempt, stream), expected))
+    }
+
+    /// The runs that pass `filter`, newest last.
+    pub async fn list(&self, filter: Filter) -> Result<Vec<RunRecord>, StoreError> {
+        let rows = sqlx::query(select_run!(
+            "WHERE (?1 IS NULL OR run.name = ?1 OR substr(run.name, -length(?1) - 1) = '/' || ?1) \
+               AND (?2 IS NULL OR run.container_name = ?2 OR substr(run.container_id, 1, length(?2)) = ?2) \
+               AND (NOT ?3 OR run.owner_id IS NOT NULL) \
+             ORDER BY run.id DESC LIMIT ?4"
+        ))
+        .bind(filter.name)
+        .bind(filter.container)
+        .bind(filter.open_only)
+        .bind(filter.limit.map_or(-1, i64::from))
+        .fetch_all(&self.0.readers)
+        .await?;
+        rows.iter().rev().map(|row| StoredRun::decode(row).map(|stored| stored.record)).collect()
+    }
+
+    /// One run.
+    pub async fn run(&self, run: RunId) -> Result<Option<RunRecord>, StoreError> {
+        Ok(self.stored(run).await?.map(|stored| stored.record))
+    }
+
+    /// Closes the store, for all clones: pending changes are made, the database is written back, and open runs of
+    /// this daemon can be taken over.
+    pub async fn close(&self) {
+        if let Some(daemon) = &self.0.daemon {
+            daemon.writer.close().await;
+        }
+        self.0.readers.close().await;
+    }
+
+    fn daemon(&self) -> Result<&Daemon, StoreError> {
+        self.0.daemon.as_ref().ok_or(StoreError::Reader)
+    }
+
+    fn ownership(&self, stored: &StoredRun) -> Result<Ownership, StoreError> {
+        let Some(owner) = stored.owner else { return Ok(Ownership::Nobody) };
+        if Some(&owner) == self.owner() {
+            return Ok(Ownership::Mine);
+        }
+        let owners = self.0.dir.owners();
+        let alive = owner.is_alive(&owners).map_err(StoreError::file(&owners))?;
+        Ok(if alive { Ownership::Other } else { Ownership::Gone })
+    }
+
+    async fn stored(&self, run: RunId) -> Result<Option<StoredRun>, StoreError> {
+        let row = sqlx::query(select_run!("WHERE run.id = ?1")).bind(run.0).fetch_optional(&self.0.readers).await?;
+        row.as_ref().map(StoredRun::decode).transpose()
+    }
+
+    async fn attempt(&self, run: RunId) -> Result<u32, StoreError> {
+        sqlx::query_scalar("SELECT attempt FROM run WHERE id = ?1")
+            .bind(run.0)
+            .fetch_optional(&self.0.readers)
+            .await?
+            .ok_or(StoreError::NoSuchRun(run))
+    }
+
+    async fn stored_summary(&self, run: RunId, stream: Stream) -> Result<Option<LogSummary>, StoreError> {
+        let summary =
+            sqlx::query_as("SELECT bytes, kept, truncated, tail, crc32c FROM log WHERE run_id = ?1 AND stream = ?2")
+                .bind(run.0)
+                .bind(stream.as_str())
+                .fetch_optional(&self.0.readers)
+                .await?;
+        Ok(summary)
+    }
+
+    /// Removes what failed tries wrote. Nothing reads these files any more, so one that stays does no harm.
+    fn drop_logs(&self, run: RunId, attempt: u32) {
+        for stream in Stream::ALL {
+            let _ = std::fs::remove_file(self.0.dir.log(run, attempt, stream));
+        }
+    }
+}

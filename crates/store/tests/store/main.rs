@@ -1,0 +1,14 @@
+//! The store against real files, several daemons, processes that are killed, and disks that fail.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
+mod children;
+mod claims;
+mod crashes;
+mod fail_closed;
+mod hazards;
+mod logs;
+mod model;
+mod reading;
+mod speed;
+mod support;

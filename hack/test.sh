@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# All tests, with all they need: an engine, a real kube-apiserver, a Podman of their own, kubectl, the image. What cannot be
+# had here is skipped, and named at the end.
+#
+#   hack/test.sh [CARGO-TEST-ARGUMENT...]     default: --workspace
+set -euo pipefail
+# shellcheck source=hack/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$ROOT"
+
+skipped=()
+podman_dir=''
+# shellcheck disable=SC2317 # reached by the trap
+clean_up() {
+	if [[ -n $podman_dir ]]; then
+		hack/podman.sh stop "$podman_dir"
+		rm -rf "$podman_dir"
+	fi
+}
+trap clean_up EXIT
+
+# or_skip VARIABLE WHAT COMMAND...: exports what COMMAND prints as VARIABLE; where it is not to be had here, notes it.
+or_skip() {
+	local variable=$1 what=$2 value status=0
+	shift 2
+	value=$("$@") || status=$?
+	case $status in
+	0) export "$variable=$value" ;;
+	"$NOT_HERE") skipped+=("$what (the reason is above, at \"not here\")") ;;
+	*) die "$* failed; the reason is above" ;;
+	esac
+}
+
+tools=$(hack/ensure-tools.sh --tests)
+export PATH=${tools:+$tools:}$PATH
+DOCKER_HOST=$(hack/ensure-engine.sh)
+export DOCKER_HOST
+hack/test-image.sh "$DOCKER_HOST"
+have docker || skipped+=('the end-to-end suite: it looks into containers with the docker command, which is not on PATH')
+
+or_skip KUBEBUILDER_ASSETS 'the end-to-end suite against a real kube-apiserver' hack/kube-apiserver.sh
+
+podman_dir=$(mktemp -d "${TMPDIR:-/tmp}/oncelet-podman.XXXXXX")
+or_skip ONCELET_TEST_PODMAN 'the engine tests against Podman' hack/podman.sh start "$podman_dir"
+[[ -z ${ONCELET_TEST_PODMAN:-} ]] || hack/test-image.sh "$ONCELET_TEST_PODMAN"
+
+(($#)) || set -- --workspace
+status=0
+run cargo test --locked --no-fail-fast "$@" || status=$?
+report_skipped SKIPPED ${skipped[@]+"${skipped[@]}"}
+exit "$status"

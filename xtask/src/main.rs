@@ -1,0 +1,41 @@
+//! Chores of the workspace: `cargo xtask crds [--check]`, `cargo xtask tidy`.
+
+mod crds;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask crds            write crds/ from the types in crates/api
+       cargo xtask crds --check    fail where crds/ differs from the types
+       cargo xtask tidy            check the rules between the crates, and the sizes of files";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[&str]) -> Result<()> {
+    match args {
+        ["crds"] => crds::write(&workspace_root().join("crds")),
+        ["crds", "--check"] => crds::check(&workspace_root().join("crds")),
+        ["tidy"] => tidy::run(&workspace_root()),
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn workspace_root() -> PathBuf {
+    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.pop();
+    root
+}
