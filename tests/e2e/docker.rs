@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use crate::process::output;
 
 /// The image that `hack/test-image.sh` makes.
-pub const IMAGE: &str = "oncelet-demo/busybox:1";
+pub(crate) const IMAGE: &str = "oncelet-demo/busybox:1";
 
 /// Why no scenario can run here, if none can.
-pub fn problem() -> Option<String> {
+pub(crate) fn problem() -> Option<String> {
     static PROBLEM: OnceLock<Option<String>> = OnceLock::new();
     PROBLEM
         .get_or_init(|| {
@@ -26,7 +26,7 @@ pub fn problem() -> Option<String> {
 }
 
 /// Runs a docker command.
-pub fn docker(args: &[&str]) -> Result<String, String> {
+pub(crate) fn docker(args: &[&str]) -> Result<String, String> {
     match Command::new("docker").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status() {
         Ok(_) => output(Command::new("docker").args(args)).map(|out| out.trim_end().to_owned()),
         Err(error) => Err(format!("the docker command: {error}")),
@@ -34,48 +34,48 @@ pub fn docker(args: &[&str]) -> Result<String, String> {
 }
 
 /// A container; removed when dropped.
-pub struct Container {
+pub(crate) struct Container {
     pub name: String,
 }
 
 impl Container {
     /// Runs a container that waits for ever.
-    pub fn run(name: &str) -> Self {
+    pub(crate) fn run(name: &str) -> Self {
         let container = Self { name: name.to_owned() };
         container.create_again();
         container
     }
 
     /// A name whose container may come later, and is removed in any case.
-    pub fn named(name: &str) -> Self {
+    pub(crate) fn named(name: &str) -> Self {
         Self { name: name.to_owned() }
     }
 
     /// Makes the container, under the same name as before.
-    pub fn create_again(&self) {
+    pub(crate) fn create_again(&self) {
         docker(&["run", "--detach", "--name", &self.name, IMAGE, "/bin/sleep", "1000000"]).unwrap();
     }
 
-    pub fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         docker(&["inspect", "--format", "{{.Id}}", &self.name]).unwrap()
     }
 
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         docker(&["inspect", "--format", "{{.State.Running}}", &self.name]).as_deref() == Ok("true")
     }
 
     /// Runs a shell script in the container, beside oncelet.
-    pub fn sh(&self, script: &str) -> Result<String, String> {
+    pub(crate) fn sh(&self, script: &str) -> Result<String, String> {
         docker(&["exec", &self.name, "/bin/sh", "-c", script])
     }
 
     /// The lines of a file in the container; none where there is no such file.
-    pub fn lines(&self, path: &str) -> Vec<String> {
+    pub(crate) fn lines(&self, path: &str) -> Vec<String> {
         self.sh(&format!("cat {path} 2>/dev/null || true")).unwrap().lines().map(str::to_owned).collect()
     }
 
     /// Puts an executable file into the container.
-    pub fn install(&self, path: &str, script: &str) {
+    pub(crate) fn install(&self, path: &str, script: &str) {
         let mut child = Command::new("docker")
             .args(["exec", "--interactive", &self.name, "/bin/sh", "-c"])
             .arg(format!("cat > {path}.new && chmod 755 {path}.new && mv {path}.new {path}"))
@@ -86,19 +86,19 @@ impl Container {
         assert!(child.wait().unwrap().success());
     }
 
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         docker(&["stop", "--time", "1", &self.name]).unwrap();
     }
 
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         docker(&["start", &self.name]).unwrap();
     }
 
-    pub fn restart(&self) {
+    pub(crate) fn restart(&self) {
         docker(&["restart", "--time", "1", &self.name]).unwrap();
     }
 
-    pub fn remove(&self) {
+    pub(crate) fn remove(&self) {
         docker(&["rm", "--force", &self.name]).unwrap();
     }
 }

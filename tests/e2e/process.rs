@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take on a slow, shared machine before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The `oncelet` binary beside this test's own.
-pub fn oncelet_path() -> PathBuf {
+pub(crate) fn oncelet_path() -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     exe.parent().and_then(Path::parent).unwrap().join("oncelet")
 }
 
 /// Brings the binary up to date: `cargo test` of this crate alone does not.
-pub fn build_oncelet() {
+pub(crate) fn build_oncelet() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "--package", "oncelet"]);
@@ -28,14 +28,14 @@ pub fn build_oncelet() {
 }
 
 /// A process that ends with its handle.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     name: &'static str,
 }
 
 impl Process {
     /// Starts `command` with its output in the file `log`.
-    pub fn spawn(name: &'static str, mut command: Command, log: &Path) -> Self {
+    pub(crate) fn spawn(name: &'static str, mut command: Command, log: &Path) -> Self {
         let log = File::options().create(true).append(true).open(log).unwrap();
         let child = command
             .stdin(Stdio::null())
@@ -46,21 +46,21 @@ impl Process {
         Self { child, name }
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid()).unwrap();
         kill_process(pid, signal).unwrap();
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
 
-    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
     /// Sends `signal` and waits for the end.
-    pub fn end(mut self, signal: Signal) -> ExitStatus {
+    pub(crate) fn end(mut self, signal: Signal) -> ExitStatus {
         self.signal(signal);
         let name = self.name;
         eventually(&format!("{name} ends after {signal:?}"), || self.has_ended())
@@ -75,7 +75,7 @@ impl Drop for Process {
 }
 
 /// Waits until `look` sees something, and returns it.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -88,7 +88,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Runs `command`, and returns its stdout where it succeeds, both its streams where it fails.
-pub fn output(command: &mut Command) -> Result<String, String> {
+pub(crate) fn output(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {

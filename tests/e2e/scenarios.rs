@@ -13,7 +13,7 @@ use crate::world::World;
 
 /// One scenario.
 #[derive(Clone, Copy)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     pub name: &'static str,
     pub run: fn(&mut World),
 }
@@ -21,7 +21,7 @@ pub struct Scenario {
 macro_rules! scenarios {
     ($($module:ident::{$($name:ident),* $(,)?}),* $(,)?) => {
         /// All of them.
-        pub const SCENARIOS: &[Scenario] = &[$($(Scenario { name: stringify!($name), run: $module::$name }),*),*];
+        pub(crate) const SCENARIOS: &[Scenario] = &[$($(Scenario { name: stringify!($name), run: $module::$name }),*),*];
     };
 }
 

@@ -15,12 +15,12 @@ use crate::process::{Process, eventually, oncelet_path, output};
 
 /// Which API server.
 #[derive(Clone)]
-pub enum Server {
+pub(crate) enum Server {
     Embedded,
     Real(Arc<KubeApiserver>),
 }
 
-pub struct World {
+pub(crate) struct World {
     server: Server,
     daemon: Option<Process>,
     /// What the daemon takes beside the usual.
@@ -30,7 +30,7 @@ pub struct World {
 }
 
 /// `kubectl` with a kubeconfig.
-pub fn kubectl(kubeconfig: &Path) -> Command {
+pub(crate) fn kubectl(kubeconfig: &Path) -> Command {
     let kubectl = std::env::var_os("ONCELET_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into());
     let mut command = Command::new(kubectl);
     command.env("KUBECONFIG", kubeconfig);
@@ -38,7 +38,7 @@ pub fn kubectl(kubeconfig: &Path) -> Command {
 }
 
 impl World {
-    pub fn new(server: Server) -> Self {
+    pub(crate) fn new(server: Server) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -50,7 +50,7 @@ impl World {
         }
     }
 
-    pub fn is_embedded(&self) -> bool {
+    pub(crate) fn is_embedded(&self) -> bool {
         matches!(self.server, Server::Embedded)
     }
 
@@ -61,14 +61,14 @@ impl World {
         }
     }
 
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
     // --- the daemon ---
 
     /// Starts the daemon: `oncelet up`, or `oncelet controller` against the real server.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         assert!(self.daemon.is_none(), "it runs already");
         let mut command = Command::new(oncelet_path());
         match &self.server {
@@ -91,21 +91,21 @@ impl World {
     }
 
     /// Ends the daemon as Ctrl-C's nicer sibling does, and checks that it ends well.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let status = self.daemon.take().unwrap().end(Signal::TERM);
         assert!(status.success(), "oncelet ended with {status} after SIGTERM");
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.daemon.take().unwrap().end(Signal::KILL);
     }
 
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.stop();
         self.start();
     }
 
-    pub fn daemon_pid(&self) -> i32 {
+    pub(crate) fn daemon_pid(&self) -> i32 {
         self.daemon.as_ref().unwrap().pid()
     }
 
@@ -113,16 +113,16 @@ impl World {
         self.dir.path().join("daemon.log")
     }
 
-    pub fn daemon_log(&self) -> String {
+    pub(crate) fn daemon_log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     /// The command line beside the daemon: `oncelet runs …`, `oncelet logs …`.
-    pub fn oncelet(&self, args: &[&str]) -> Result<String, String> {
+    pub(crate) fn oncelet(&self, args: &[&str]) -> Result<String, String> {
         output(self.oncelet_command().args(args))
     }
 
-    pub fn oncelet_command(&self) -> Command {
+    pub(crate) fn oncelet_command(&self) -> Command {
         let mut command = Command::new(oncelet_path());
         command.env("ONCELET_DATA_DIR", self.data_dir());
         command
@@ -130,18 +130,18 @@ impl World {
 
     // --- the API ---
 
-    pub fn kubectl(&self, args: &[&str]) -> Result<String, String> {
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Result<String, String> {
         output(self.kubectl_command().args(args))
     }
 
-    pub fn kubectl_command(&self) -> Command {
+    pub(crate) fn kubectl_command(&self) -> Command {
         let mut command = kubectl(&self.kubeconfig());
         command.args(["--namespace", &self.namespace]);
         command
     }
 
     /// `kubectl apply` of a manifest.
-    pub fn apply(&self, manifest: &str) -> Result<String, String> {
+    pub(crate) fn apply(&self, manifest: &str) -> Result<String, String> {
         let mut command = self.kubectl_command();
         let mut child = command
             .args(["apply", "-f", "-"])
@@ -157,42 +157,42 @@ impl World {
     }
 
     /// Applies a `ContainerExec` whose spec, beside its target, is the JSON object `spec`.
-    pub fn apply_exec(&self, name: &str, container: &Container, spec: &Value) {
+    pub(crate) fn apply_exec(&self, name: &str, container: &Container, spec: &Value) {
         self.apply(&exec_manifest(name, container, spec)).unwrap();
     }
 
     /// Applies one and waits until it is complete; returns its status.
-    pub fn run(&self, name: &str, container: &Container, spec: &Value) -> Value {
+    pub(crate) fn run(&self, name: &str, container: &Container, spec: &Value) -> Value {
         self.apply_exec(name, container, spec);
         self.completed(name)
     }
 
-    pub fn delete(&self, name: &str) {
+    pub(crate) fn delete(&self, name: &str) {
         self.kubectl(&["delete", "cexec", name]).unwrap();
     }
 
     /// Waits with `kubectl wait`, and returns the status.
-    pub fn completed(&self, name: &str) -> Value {
+    pub(crate) fn completed(&self, name: &str) -> Value {
         self.wait(name, "Complete")
     }
 
-    pub fn wait(&self, name: &str, condition: &str) -> Value {
+    pub(crate) fn wait(&self, name: &str, condition: &str) -> Value {
         let waited =
             self.kubectl(&["wait", &format!("cexec/{name}"), &format!("--for=condition={condition}"), "--timeout=60s"]);
         assert!(waited.is_ok(), "{name} is not {condition}: {waited:?}\n{:#}", self.status(name));
         self.status(name)
     }
 
-    pub fn status(&self, name: &str) -> Value {
+    pub(crate) fn status(&self, name: &str) -> Value {
         self.object("cexec", name)["status"].clone()
     }
 
-    pub fn object(&self, kind: &str, name: &str) -> Value {
+    pub(crate) fn object(&self, kind: &str, name: &str) -> Value {
         serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"]).unwrap()).unwrap()
     }
 
     /// Waits until a condition has a status and a reason; returns its message.
-    pub fn condition(&self, kind: &str, name: &str, type_: &str, status: &str, reason: &str) -> String {
+    pub(crate) fn condition(&self, kind: &str, name: &str, type_: &str, status: &str, reason: &str) -> String {
         let mut last = Value::Null;
         let wanted = format!("{kind} {name}: condition {type_}={status} with reason {reason}");
         eventually(&wanted, || {
@@ -212,12 +212,12 @@ impl World {
     // --- containers ---
 
     /// A container name of this scenario's own.
-    pub fn container_name(&self, name: &str) -> String {
+    pub(crate) fn container_name(&self, name: &str) -> String {
         format!("oncelet-{}-{name}", self.namespace)
     }
 
     /// A running container of this scenario's own.
-    pub fn container(&self, name: &str) -> Container {
+    pub(crate) fn container(&self, name: &str) -> Container {
         Container::run(&self.container_name(name))
     }
 }
@@ -234,19 +234,19 @@ impl Drop for World {
 }
 
 /// The manifest of a `ContainerExec` for an engine container.
-pub fn exec_manifest(name: &str, container: &Container, spec: &Value) -> String {
+pub(crate) fn exec_manifest(name: &str, container: &Container, spec: &Value) -> String {
     let mut spec = spec.clone();
     spec["engineContainer"] = container.name.clone().into();
     manifest("ContainerExec", name, &spec)
 }
 
 /// Several manifests as one.
-pub fn list(manifests: impl Iterator<Item = String>) -> String {
+pub(crate) fn list(manifests: impl Iterator<Item = String>) -> String {
     let items: Vec<Value> = manifests.map(|manifest| serde_json::from_str(&manifest).unwrap()).collect();
     serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
 }
 
-pub fn manifest(kind: &str, name: &str, spec: &Value) -> String {
+pub(crate) fn manifest(kind: &str, name: &str, spec: &Value) -> String {
     serde_json::json!({
         "apiVersion": "oncelet.dev/v1alpha1",
         "kind": kind,
@@ -257,12 +257,12 @@ pub fn manifest(kind: &str, name: &str, spec: &Value) -> String {
 }
 
 /// The spec of a shell script.
-pub fn sh(script: &str) -> Value {
+pub(crate) fn sh(script: &str) -> Value {
     serde_json::json!({"command": "/bin/sh", "args": ["-c", script]})
 }
 
 /// What is restored, always together.
-pub fn five_things(status: &Value) -> Value {
+pub(crate) fn five_things(status: &Value) -> Value {
     let mut things = serde_json::Map::new();
     for field in [
         "startupTimestamp",

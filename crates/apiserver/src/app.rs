@@ -105,8 +105,8 @@ impl App {
             Route::OpenApiV3Of { group, version } => {
                 return openapi::document(&registry, &group, &version).map(|document| json_reply(200, &document));
             }
-            // kubectl reads OpenAPI v2 as protobuf only, and does without it where v3 is served.
-            Route::OpenApiV2 | Route::Unknown => return Err(ApiError::no_such_path()),
+            Route::OpenApiV2 => return openapi::v2::document(request.headers()),
+            Route::Unknown => return Err(ApiError::no_such_path()),
         };
         let (parts, body) = request.into_parts();
         let query = Query::parse(&parts.uri);

@@ -62,7 +62,7 @@ impl Kubectl<'_> {
     async fn run(&self, line: &str, stdin: &str) -> Said {
         let mut child = self.command(line).spawn().unwrap();
         child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
-        let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await;
+        let output = tokio::time::timeout(Duration::from_mins(1), child.wait_with_output()).await;
         let output = output.unwrap_or_else(|_| panic!("{} {line} hangs", self.program)).unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Said { ok: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) }

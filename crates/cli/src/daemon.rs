@@ -79,7 +79,8 @@ async fn run_controller(client: Client, engine: Engine, paths: &Paths, shutdown:
 async fn client_from(kubeconfig: &Path) -> Result<Client> {
     let name = || format!("the kubeconfig {} cannot be used", kubeconfig.display());
     let config = Kubeconfig::read_from(kubeconfig).with_context(name)?;
-    let config = ClientConfig::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.with_context(name)?;
+    let config =
+        ClientConfig::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.with_context(name)?;
     Client::try_from(config).with_context(name)
 }
 

@@ -72,8 +72,7 @@ pub(crate) async fn act(ctx: &Ctx, exec: &ContainerExec, observation: &Observati
         Decision::Wait { blocked, last_try, retry } => {
             Shown { what: What::Waiting { blocked, last_try }, retry: Some(retry) }
         }
-        Decision::RetryStart { record, retry } => Shown::run(*record, Some(retry)),
-        Decision::Mirror { record, retry } => Shown::run(*record, Some(retry)),
+        Decision::RetryStart { record, retry } | Decision::Mirror { record, retry } => Shown::run(*record, Some(retry)),
         Decision::Show { record, restored, drift } => show(ctx, record, restored, drift).await,
         Decision::Launch { key, resolved, .. } => match &observation.container {
             Some(container) => launch(ctx, exec, container, key, *resolved).await,

@@ -46,7 +46,7 @@ pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Act
     let plan = plan(&container, found.as_ref());
     tracing::debug!(object = %container.name_any(), ?plan, "planned");
     let story = plan.story(&engine_name(&container));
-    let result = act(&ctx, &container, found, plan).await?;
+    let result = Box::pin(act(&ctx, &container, found, plan)).await?;
     publish(&ctx, &container, result, story).await
 }
 

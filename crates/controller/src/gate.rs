@@ -58,7 +58,7 @@ impl StoreGate {
     /// Waits until the answer of [`StoreGate::get`] changes; for ever where it cannot change any more.
     pub(crate) async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

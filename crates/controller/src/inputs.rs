@@ -1,4 +1,4 @@
-//! Gathers what a program refers to: ConfigMaps, Secrets, dotenv files, fields of the object and of the container.
+//! Gathers what a program refers to: `ConfigMap`s, `Secret`s, dotenv files, fields of the object and of the container.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +52,7 @@ pub(crate) async fn gather(
     Ok(sources)
 }
 
-/// The names of the ConfigMaps and of the Secrets that `program` refers to, each once.
+/// The names of the `ConfigMap`s and of the `Secret`s that `program` refers to, each once.
 fn references(program: &Program) -> (BTreeSet<&str>, BTreeSet<&str>) {
     let mut config_maps = BTreeSet::new();
     let mut secrets = BTreeSet::new();

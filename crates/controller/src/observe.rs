@@ -64,13 +64,11 @@ async fn target(ctx: &Ctx, exec: &ContainerExec) -> Result<Container, Blocked> {
                 reason: Reason::ContainerNotCreated,
                 message: format!("Container {namespace}/{name} has no container yet: {what}"),
             };
-            match status.and_then(|status| status.container_id.clone()) {
-                Some(id) => (id, not_created("it was removed from the engine")),
-                None => {
-                    let message = status.and_then(|status| status.message.clone());
-                    return Err(not_created(message.as_deref().unwrap_or("it is being looked at")));
-                }
-            }
+            let Some(id) = status.and_then(|status| status.container_id.clone()) else {
+                let message = status.and_then(|status| status.message.as_deref());
+                return Err(not_created(message.unwrap_or("it is being looked at")));
+            };
+            (id, not_created("it was removed from the engine"))
         }
         (None, Some(name_or_id)) => {
             let message = format!("the engine at {} has no container {name_or_id:?}", ctx.engine.endpoint());

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::{ObjectRef, Store as Reflector};
-use kube::runtime::{Controller, watcher};
+use kube::runtime::reflector::{self, ObjectRef, Store as Reflector};
+use kube::runtime::{Controller, WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use oncelet_api::{Container, ContainerExec};
 use oncelet_core::RunName;
@@ -68,13 +68,24 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     let store = StoreGate::open(store_dir, now, shutdown.clone()).await;
     let (wake, woken) = mpsc::unbounded_channel();
-    let containers = Controller::new(container_api, watcher::Config::default());
+    let (container_objects, writer) = reflector::store();
+    let (touch, touched) = mpsc::unbounded_channel();
+    // One watch for both: an exec is woken by a Container only once the reflector that it reads shows it so.
+    let touched_objects = watcher(container_api, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .touched_objects()
+        .inspect_ok(move |container: &Container| {
+            // The receiver is gone only when the controller ends.
+            let _ = touch.send(container.clone());
+        });
+    let containers = Controller::for_stream(touched_objects, container_objects.clone());
     let ctx: Ctx = Arc::new(Context {
         recorder: Recorder::new(client.clone(), Reporter { controller: "oncelet".into(), instance: None }),
         client: client.clone(),
         engine: engine.clone(),
         store: store.clone(),
-        containers: containers.store(),
+        containers: container_objects,
         runs: Runs::default(),
         tasks: TaskTracker::new(),
         wake,
@@ -84,10 +95,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let execs = Controller::new(exec_api.clone(), watcher::Config::default());
     let exec_objects = execs.store();
     let execs = execs
-        .watches(Api::<Container>::all(client), watcher::Config::default(), {
-            let execs = exec_objects.clone();
-            move |container: Container| execs_in(&execs, &container)
-        })
+        .reconcile_on(execs_in(touched, exec_objects.clone()))
         .reconcile_on(execs_of_runs(woken, exec_objects.clone()))
         .reconcile_on(touched_execs(&engine, exec_objects, ctx.containers.clone()))
         .reconcile_all_on(store_changes(store))
@@ -139,16 +147,25 @@ async fn recover_when_open(ctx: Ctx) {
     }
 }
 
-/// The execs that are for `container`.
-fn execs_in(execs: &Reflector<ContainerExec>, container: &Container) -> Vec<ObjectRef<ContainerExec>> {
-    let name = container.name_any();
-    execs
-        .state_filter(|exec| {
+/// The execs that are for a `Container` which has changed.
+fn execs_in(
+    touched: mpsc::UnboundedReceiver<Container>,
+    execs: Reflector<ContainerExec>,
+) -> impl Stream<Item = ObjectRef<ContainerExec>> + Send + 'static {
+    received(touched).flat_map(move |container| {
+        let name = container.name_any();
+        refs(execs.state_filter(|exec| {
             exec.namespace() == container.namespace() && exec.spec.container_name.as_deref() == Some(&name)
-        })
-        .iter()
-        .map(|exec| ObjectRef::from_obj(exec.as_ref()))
-        .collect()
+        }))
+    })
+}
+
+fn received<T: Send + 'static>(from: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> + Send + 'static {
+    stream::unfold(from, |mut from| async move { Some((from.recv().await?, from)) })
+}
+
+fn refs<K: kube::Resource<DynamicType = ()>>(objects: Vec<Arc<K>>) -> impl Stream<Item = ObjectRef<K>> {
+    stream::iter(objects.into_iter().map(|object| ObjectRef::from_obj(object.as_ref())))
 }
 
 /// The execs whose run has moved.
@@ -156,10 +173,7 @@ fn execs_of_runs(
     woken: mpsc::UnboundedReceiver<RunName>,
     execs: Reflector<ContainerExec>,
 ) -> impl Stream<Item = ObjectRef<ContainerExec>> + Send + 'static {
-    stream::unfold(woken, |mut woken| async move { Some((woken.recv().await?, woken)) }).flat_map(move |name| {
-        let of_run = execs.state_filter(|exec| convert::run_name(exec) == name);
-        stream::iter(of_run.into_iter().map(|exec| ObjectRef::from_obj(exec.as_ref())))
-    })
+    received(woken).flat_map(move |name| refs(execs.state_filter(|exec| convert::run_name(exec) == name)))
 }
 
 /// The execs whose container something has happened to; all of them when the engine is back.
@@ -180,7 +194,7 @@ fn touched_execs(
                     })
             }),
         };
-        stream::iter(touched.into_iter().map(|exec| ObjectRef::from_obj(exec.as_ref())))
+        refs(touched)
     })
 }
 
@@ -200,7 +214,7 @@ fn touched_containers(
                 containers.state_filter(|container| is_container(container, id.as_str(), &name))
             }
         };
-        stream::iter(touched.into_iter().map(|container| ObjectRef::from_obj(container.as_ref())))
+        refs(touched)
     })
 }
 

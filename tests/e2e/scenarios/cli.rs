@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::world::{World, sh};
 
-pub fn runs_and_logs_are_there_for_people_and_for_programs(world: &mut World) {
+pub(crate) fn runs_and_logs_are_there_for_people_and_for_programs(world: &mut World) {
     world.start();
     let db = world.container("db");
     let status = world.run("seed", &db, &sh("echo out; echo err >&2; exit 4"));
@@ -40,7 +40,7 @@ pub fn runs_and_logs_are_there_for_people_and_for_programs(world: &mut World) {
     assert!(error.contains("elsewhere") && !elsewhere.exists(), "a reader makes no store: {error}");
 }
 
-pub fn logs_follow_a_program_that_runs(world: &mut World) {
+pub(crate) fn logs_follow_a_program_that_runs(world: &mut World) {
     world.start();
     let db = world.container("db");
     world.apply_exec("long", &db, &sh("echo first; while [ ! -e /data/go ]; do sleep 0.1; done; echo last"));
@@ -56,7 +56,7 @@ pub fn logs_follow_a_program_that_runs(world: &mut World) {
     assert!(follow.wait().unwrap().success());
 }
 
-pub fn kubectl_tells_the_story(world: &mut World) {
+pub(crate) fn kubectl_tells_the_story(world: &mut World) {
     world.start();
     let db = world.container("db");
     // Watched from before it is there.
@@ -86,7 +86,7 @@ pub fn kubectl_tells_the_story(world: &mut World) {
     assert!(gone.contains("NotFound"), "{gone}");
 }
 
-pub fn the_daemon_keeps_its_files_to_itself(world: &mut World) {
+pub(crate) fn the_daemon_keeps_its_files_to_itself(world: &mut World) {
     world.start();
     let db = world.container("db");
     world.run("seed", &db, &sh("echo seeded"));

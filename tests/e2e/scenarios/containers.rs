@@ -37,7 +37,7 @@ fn apply_db(world: &World, spec: &Value) {
     world.apply(&manifest("Container", "db", spec)).unwrap();
 }
 
-pub fn a_persistent_container_is_made_and_reused(world: &mut World) {
+pub(crate) fn a_persistent_container_is_made_and_reused(world: &mut World) {
     world.start();
     let db = Container::named(&world.container_name("db"));
     // The exec may come first.
@@ -70,7 +70,7 @@ pub fn a_persistent_container_is_made_and_reused(world: &mut World) {
     assert!(!db.is_running());
 }
 
-pub fn a_changed_container_is_made_anew_and_says_why(world: &mut World) {
+pub(crate) fn a_changed_container_is_made_anew_and_says_why(world: &mut World) {
     world.start();
     let db = Container::named(&world.container_name("db"));
     apply_db(world, &persistent(&db.name));
@@ -95,7 +95,7 @@ pub fn a_changed_container_is_made_anew_and_says_why(world: &mut World) {
     assert!(described.contains("env changed"), "{described}");
 }
 
-pub fn a_strangers_container_is_not_taken(world: &mut World) {
+pub(crate) fn a_strangers_container_is_not_taken(world: &mut World) {
     world.start();
     let db = world.container("db");
     let id = db.id();
@@ -109,7 +109,7 @@ pub fn a_strangers_container_is_not_taken(world: &mut World) {
     assert_ne!(db.id(), id);
 }
 
-pub fn an_existing_container_is_adopted_and_left_alone(world: &mut World) {
+pub(crate) fn an_existing_container_is_adopted_and_left_alone(world: &mut World) {
     world.start();
     let db = Container::named(&world.container_name("db"));
     apply_db(world, &json!({"mode": "existing", "containerName": db.name}));
@@ -124,7 +124,7 @@ pub fn an_existing_container_is_adopted_and_left_alone(world: &mut World) {
     assert_eq!((db.id(), db.is_running()), (id, false));
 }
 
-pub fn scope_name_remembers_across_recreates(world: &mut World) {
+pub(crate) fn scope_name_remembers_across_recreates(world: &mut World) {
     world.start();
     let db = Container::named(&world.container_name("db"));
     apply_db(world, &persistent(&db.name));

@@ -10,7 +10,7 @@ fn variables(status: &Value) -> Vec<(String, String)> {
     variables.iter().map(|variable| (text(&variable["name"]), text(&variable["value"]))).collect()
 }
 
-pub fn the_effective_environment_and_arguments_are_what_the_program_got(world: &mut World) {
+pub(crate) fn the_effective_environment_and_arguments_are_what_the_program_got(world: &mut World) {
     world.start();
     let db = world.container("db");
     let env_file = world.dir.path().join("app.env");
@@ -54,7 +54,7 @@ pub fn the_effective_environment_and_arguments_are_what_the_program_got(world: &
     assert!(printed.contains("args=pg://db.local/manifest $(URL) $(NOBODY)"), "{printed}");
 }
 
-pub fn a_secret_reaches_the_program_and_is_shown_nowhere(world: &mut World) {
+pub(crate) fn a_secret_reaches_the_program_and_is_shown_nowhere(world: &mut World) {
     const PASSWORD: &str = "hunter2-never-shown";
     world.start();
     let db = world.container("db");
@@ -83,7 +83,7 @@ pub fn a_secret_reaches_the_program_and_is_shown_nowhere(world: &mut World) {
     }
 }
 
-pub fn the_working_directory_and_the_user_are_as_asked(world: &mut World) {
+pub(crate) fn the_working_directory_and_the_user_are_as_asked(world: &mut World) {
     world.start();
     let db = world.container("db");
     let spec = json!({"command": "/bin/sh", "args": ["-c", "pwd; id -u"], "workingDirectory": "/tmp", "user": "app"});

@@ -9,7 +9,7 @@ use crate::world::{World, exec_manifest, five_things, list, sh};
 
 const SEED: &str = "echo seeded >> /data/seed.log; echo to-stdout; echo to-stderr >&2; exit 3";
 
-pub fn a_program_runs_once_across_restarts_of_everything(world: &mut World) {
+pub(crate) fn a_program_runs_once_across_restarts_of_everything(world: &mut World) {
     world.start();
     let db = world.container("db");
     let first = world.run("seed", &db, &sh(SEED));
@@ -36,7 +36,7 @@ pub fn a_program_runs_once_across_restarts_of_everything(world: &mut World) {
     again(world, "after the container was restarted");
 }
 
-pub fn a_recreated_container_gets_one_more_run(world: &mut World) {
+pub(crate) fn a_recreated_container_gets_one_more_run(world: &mut World) {
     world.start();
     let db = world.container("db");
     let first = world.run("seed", &db, &sh(SEED));
@@ -53,7 +53,7 @@ pub fn a_recreated_container_gets_one_more_run(world: &mut World) {
     assert_eq!(db.lines("/data/seed.log"), ["seeded"]);
 }
 
-pub fn a_recreated_container_gets_one_more_run_without_a_new_object(world: &mut World) {
+pub(crate) fn a_recreated_container_gets_one_more_run_without_a_new_object(world: &mut World) {
     world.start();
     let db = world.container("db");
     let first = world.run("seed", &db, &sh(SEED));
@@ -75,7 +75,7 @@ pub fn a_recreated_container_gets_one_more_run_without_a_new_object(world: &mut 
     assert_eq!(db.lines("/data/seed.log"), ["seeded"]);
 }
 
-pub fn a_kill_right_after_the_start_makes_no_second_run(world: &mut World) {
+pub(crate) fn a_kill_right_after_the_start_makes_no_second_run(world: &mut World) {
     world.start();
     let db = world.container("db");
     let long = sh("echo started >> /data/long.log; sleep 8; echo ended >> /data/long.log");
@@ -93,7 +93,7 @@ pub fn a_kill_right_after_the_start_makes_no_second_run(world: &mut World) {
     assert_eq!(db.lines("/data/long.log"), ["started", "ended"]);
 }
 
-pub fn a_kill_while_execs_pour_in_makes_no_second_run(world: &mut World) {
+pub(crate) fn a_kill_while_execs_pour_in_makes_no_second_run(world: &mut World) {
     world.start();
     let db = world.container("db");
     let names: Vec<_> = (0..24).map(|number| format!("job-{number}")).collect();
@@ -117,7 +117,7 @@ pub fn a_kill_while_execs_pour_in_makes_no_second_run(world: &mut World) {
     }
 }
 
-pub fn a_non_zero_exit_counts_as_run(world: &mut World) {
+pub(crate) fn a_non_zero_exit_counts_as_run(world: &mut World) {
     world.start();
     let db = world.container("db");
     let failing = sh("echo tried >> /data/tries.log; exit 7");
@@ -129,7 +129,7 @@ pub fn a_non_zero_exit_counts_as_run(world: &mut World) {
     assert_eq!(db.lines("/data/tries.log").len(), 1);
 }
 
-pub fn binary_output_comes_back_byte_for_byte(world: &mut World) {
+pub(crate) fn binary_output_comes_back_byte_for_byte(world: &mut World) {
     world.start();
     let db = world.container("db");
     // Every byte there is, many times over.

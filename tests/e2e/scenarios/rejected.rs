@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::docker::Container;
 use crate::world::{World, exec_manifest, manifest, sh};
 
-pub fn an_unknown_field_is_rejected_by_name(world: &mut World) {
+pub(crate) fn an_unknown_field_is_rejected_by_name(world: &mut World) {
     world.start();
     let db = Container::named("nobody");
     let mut spec = sh("true");
@@ -18,7 +18,7 @@ pub fn an_unknown_field_is_rejected_by_name(world: &mut World) {
     assert!(error.contains("unknown field \"spec.images\""), "{error}");
 }
 
-pub fn exactly_one_target_is_asked_for(world: &mut World) {
+pub(crate) fn exactly_one_target_is_asked_for(world: &mut World) {
     world.start();
     for targets in [json!({}), json!({"containerName": "a", "engineContainer": "b"})] {
         let mut spec = sh("true");
@@ -28,7 +28,7 @@ pub fn exactly_one_target_is_asked_for(world: &mut World) {
     }
 }
 
-pub fn a_changed_field_is_rejected_by_name(world: &mut World) {
+pub(crate) fn a_changed_field_is_rejected_by_name(world: &mut World) {
     world.start();
     let db = Container::named("nobody");
     let base = json!({"command": "/bin/true", "args": ["x"]});
@@ -52,7 +52,7 @@ pub fn a_changed_field_is_rejected_by_name(world: &mut World) {
     assert_eq!(world.object("cexec", "fixed")["spec"]["args"], json!(["x"]));
 }
 
-pub fn explain_describes_every_field(world: &mut World) {
+pub(crate) fn explain_describes_every_field(world: &mut World) {
     world.start();
     let explained = world.kubectl(&["explain", "cexec.spec"]).unwrap();
     for text in ["engineContainer", "onChange", "Exactly one of containerName and engineContainer is set"] {

@@ -17,7 +17,7 @@ fn replace(world: &World, db: &Container, spec: &Value) {
     world.apply_exec("seed", db, spec);
 }
 
-pub fn another_program_under_the_same_name_keeps_the_outcome_and_says_what_differs(world: &mut World) {
+pub(crate) fn another_program_under_the_same_name_keeps_the_outcome_and_says_what_differs(world: &mut World) {
     world.start();
     let db = world.container("db");
     world.run("seed", &db, &sh("echo one >> /data/runs.log"));
@@ -28,7 +28,7 @@ pub fn another_program_under_the_same_name_keeps_the_outcome_and_says_what_diffe
     assert_eq!(db.lines("/data/runs.log"), ["one"]);
 }
 
-pub fn on_change_rerun_runs_each_program_once(world: &mut World) {
+pub(crate) fn on_change_rerun_runs_each_program_once(world: &mut World) {
     world.start();
     let db = world.container("db");
     let program = |word: &str| with(sh(&format!("echo {word} >> /data/runs.log")), "onChange", "Rerun");
@@ -40,7 +40,7 @@ pub fn on_change_rerun_runs_each_program_once(world: &mut World) {
     assert_eq!(db.lines("/data/runs.log"), ["one", "two"]);
 }
 
-pub fn on_change_fail_restores_nothing(world: &mut World) {
+pub(crate) fn on_change_fail_restores_nothing(world: &mut World) {
     world.start();
     let db = world.container("db");
     world.run("seed", &db, &sh("echo one >> /data/runs.log"));
@@ -51,7 +51,7 @@ pub fn on_change_fail_restores_nothing(world: &mut World) {
     assert_eq!(db.lines("/data/runs.log"), ["one"]);
 }
 
-pub fn run_policy_always_runs_once_for_each_object(world: &mut World) {
+pub(crate) fn run_policy_always_runs_once_for_each_object(world: &mut World) {
     world.start();
     let db = world.container("db");
     let spec = with(sh("echo ran >> /data/runs.log"), "runPolicy", "Always");
@@ -61,7 +61,7 @@ pub fn run_policy_always_runs_once_for_each_object(world: &mut World) {
     assert_eq!(db.lines("/data/runs.log").len(), 2);
 }
 
-pub fn the_rerun_annotation_runs_once_for_each_value(world: &mut World) {
+pub(crate) fn the_rerun_annotation_runs_once_for_each_value(world: &mut World) {
     world.start();
     let db = world.container("db");
     let first = world.run("seed", &db, &sh("echo ran >> /data/runs.log"));
@@ -81,7 +81,7 @@ pub fn the_rerun_annotation_runs_once_for_each_value(world: &mut World) {
     assert_eq!(db.lines("/data/runs.log").len(), 2);
 }
 
-pub fn a_run_key_is_shared_by_objects(world: &mut World) {
+pub(crate) fn a_run_key_is_shared_by_objects(world: &mut World) {
     world.start();
     let db = world.container("db");
     let spec = with(sh("echo ran >> /data/runs.log"), "runKey", "schema v1");

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::process::eventually;
 use crate::world::{World, exec_manifest, list, sh};
 
-pub fn two_hundred_execs_in_four_containers_run_once_each(world: &mut World) {
+pub(crate) fn two_hundred_execs_in_four_containers_run_once_each(world: &mut World) {
     world.start();
     let containers: Vec<_> = (0..4).map(|number| world.container(&format!("c{number}"))).collect();
     let name = |number: usize| format!("job-{number}");
@@ -38,7 +38,7 @@ pub fn two_hundred_execs_in_four_containers_run_once_each(world: &mut World) {
     }
 }
 
-pub fn a_hundred_megabytes_of_output_are_complete_and_memory_stays_flat(world: &mut World) {
+pub(crate) fn a_hundred_megabytes_of_output_are_complete_and_memory_stays_flat(world: &mut World) {
     const LINES: usize = 1_000_000;
     const LINE: usize = 100;
     world.start();

@@ -6,7 +6,7 @@ use crate::docker::{Container, docker};
 use crate::process::eventually;
 use crate::world::{World, sh};
 
-pub fn a_container_that_appears_gets_its_run_at_once(world: &mut World) {
+pub(crate) fn a_container_that_appears_gets_its_run_at_once(world: &mut World) {
     world.start();
     let db = Container::named(&world.container_name("db"));
     world.apply_exec("seed", &db, &sh("echo seeded"));
@@ -21,7 +21,7 @@ pub fn a_container_that_appears_gets_its_run_at_once(world: &mut World) {
     println!("container started {started}, program started {}", status["startupTimestamp"]);
 }
 
-pub fn a_stopped_container_is_waited_for(world: &mut World) {
+pub(crate) fn a_stopped_container_is_waited_for(world: &mut World) {
     world.start();
     let db = world.container("db");
     db.stop();
@@ -36,7 +36,7 @@ pub fn a_stopped_container_is_waited_for(world: &mut World) {
     assert_eq!(world.run("seed", &db, &sh("echo seeded"))["restored"], true);
 }
 
-pub fn an_unreachable_engine_is_waited_for(world: &mut World) {
+pub(crate) fn an_unreachable_engine_is_waited_for(world: &mut World) {
     let real = docker(&["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]).unwrap();
     let real = real.strip_prefix("unix://").expect("the tests' engine has a unix socket").to_owned();
     let socket = world.dir.path().join("engine.sock");
@@ -50,7 +50,7 @@ pub fn an_unreachable_engine_is_waited_for(world: &mut World) {
     assert_eq!(world.completed("seed")["exitCode"], 0);
 }
 
-pub fn a_missing_command_is_told_and_tried_again(world: &mut World) {
+pub(crate) fn a_missing_command_is_told_and_tried_again(world: &mut World) {
     world.start();
     let db = world.container("db");
     world.apply_exec("seed", &db, &json!({"command": "/data/migrate"}));
@@ -65,7 +65,7 @@ pub fn a_missing_command_is_told_and_tried_again(world: &mut World) {
     assert_eq!(db.lines("/data/runs.log"), ["migrated"]);
 }
 
-pub fn a_bad_directory_and_a_bad_user_are_told_in_the_engines_words(world: &mut World) {
+pub(crate) fn a_bad_directory_and_a_bad_user_are_told_in_the_engines_words(world: &mut World) {
     world.start();
     let db = world.container("db");
     world.apply_exec("dir", &db, &json!({"command": "/bin/true", "workingDirectory": "/nowhere"}));
@@ -76,7 +76,7 @@ pub fn a_bad_directory_and_a_bad_user_are_told_in_the_engines_words(world: &mut 
     assert!(message.contains("nobody-here"), "{message}");
 }
 
-pub fn missing_inputs_are_told_and_waited_for(world: &mut World) {
+pub(crate) fn missing_inputs_are_told_and_waited_for(world: &mut World) {
     world.start();
     let db = world.container("db");
     let spec = json!({
@@ -99,7 +99,7 @@ pub fn missing_inputs_are_told_and_waited_for(world: &mut World) {
     assert_eq!(world.completed("file")["exitCode"], 0);
 }
 
-pub fn nothing_starts_while_the_store_is_unreadable(world: &mut World) {
+pub(crate) fn nothing_starts_while_the_store_is_unreadable(world: &mut World) {
     world.start();
     let db = world.container("db");
     world.run("before", &db, &sh("echo before >> /data/runs.log"));

@@ -1,6 +1,7 @@
 //! OpenAPI v3: what `kubectl explain` prints, and what `apply` and `create` look at before they send anything.
 
 mod paths;
+pub(crate) mod v2;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, ObjectMeta, Patch, Status};
 use schemars::SchemaGenerator;
