@@ -23,9 +23,8 @@ pub(super) fn prepare(new: &mut Value) {
 
 pub(super) fn check(new: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = immutable_data(new, old, &["data"]);
-    if let Some(old) = old.filter(|old| old["type"] != new["type"]) {
+    if old.is_some_and(|old| old["type"] != new["type"]) {
         causes.push(Cause::invalid("type", &new["type"], "field is immutable"));
-        tracing::debug!(from = %old["type"], to = %new["type"], "refused to change the type of a Secret");
     }
     causes
 }

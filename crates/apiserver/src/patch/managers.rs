@@ -215,7 +215,7 @@ fn conflict(conflicts: &[(Value, Vec<String>)], subject: Subject<'_>, name: &str
             format!("Apply failed with 1 conflict: {} using {}: {}", with(entry), text(&entry["apiVersion"]), paths[0])
         }
         many => {
-            let mut lines = vec![format!("Apply failed with {count} conflicts:")];
+            let mut lines = Vec::new();
             for (entry, paths) in many {
                 lines.push(format!(
                     "conflicts with \"{}\" using {}:",
@@ -224,7 +224,7 @@ fn conflict(conflicts: &[(Value, Vec<String>)], subject: Subject<'_>, name: &str
                 ));
                 lines.extend(paths.iter().map(|path| format!("- {path}")));
             }
-            lines.join("\n")
+            format!("Apply failed with {count} conflicts: {}", lines.join("\n"))
         }
     };
     let mut error = ApiError::conflict(subject, name, "");

@@ -20,8 +20,8 @@ use crate::meta;
 use ring::Ring;
 pub(crate) use ring::{Change, Effect, Expired};
 
-/// How many changes a watcher may lag behind before it has to list again.
-const RING_CAPACITY: usize = 16_384;
+/// How many changes a watcher may lag behind before it has to list again. Each holds on to one state of an object.
+const RING_CAPACITY: usize = 4096;
 
 /// Where an object lives within its table. Cluster-scoped objects have an empty namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -54,7 +54,7 @@ impl Path {
         Some(Self(steps))
     }
 
-    /// The value found; several are joined as text, as `kubectl` prints the first of them.
+    /// The first value found.
     pub(crate) fn find(&self, object: &Value) -> Option<Value> {
         let mut found = vec![object];
         for step in &self.0 {
