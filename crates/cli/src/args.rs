@@ -1,4 +1,5 @@
-//! The command line.
+//! The command line. Its doc comments are what `--help` prints, as plain text.
+#![allow(clippy::doc_markdown)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
