@@ -33,6 +33,14 @@ pub(crate) fn docker(args: &[&str]) -> Result<String, String> {
     }
 }
 
+/// Removes the containers whose names begin so.
+pub(crate) fn remove_all(prefix: &str) {
+    let ids = docker(&["ps", "--all", "--quiet", "--filter", &format!("name=^{prefix}")]).unwrap_or_default();
+    for id in ids.lines() {
+        let _ = docker(&["rm", "--force", id]);
+    }
+}
+
 /// A container; removed when dropped.
 pub(crate) struct Container {
     pub name: String,

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::docker::Container;
+use crate::docker::{self, Container};
 use crate::kube_apiserver::KubeApiserver;
 use crate::process::{Process, eventually, oncelet_path, output};
 
@@ -224,6 +224,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        // First the daemon, which makes persistent containers again, then what it made.
+        drop(self.daemon.take());
+        docker::remove_all(&self.container_name(""));
         if let Server::Real(_) = &self.server {
             // A real cluster keeps its objects; the next scenario's daemon must not find them.
             for kind in ["cexec", "ctr"] {
