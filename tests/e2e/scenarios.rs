@@ -32,6 +32,8 @@ scenarios! {
         a_recreated_container_gets_one_more_run_without_a_new_object,
         a_kill_right_after_the_start_makes_no_second_run,
         a_kill_while_execs_pour_in_makes_no_second_run,
+        an_end_of_the_daemon_waits_for_a_program_that_is_about_to_end,
+        two_daemons_on_one_store_run_each_program_once,
         a_non_zero_exit_counts_as_run,
         binary_output_comes_back_byte_for_byte,
     },
@@ -78,6 +80,9 @@ scenarios! {
         runs_and_logs_are_there_for_people_and_for_programs,
         logs_follow_a_program_that_runs,
         kubectl_tells_the_story,
+        a_log_limit_keeps_the_beginning_and_counts_the_rest,
+        the_daemon_ends_well_on_both_signals,
+        the_printed_crds_are_taken_by_kubectl,
         the_daemon_keeps_its_files_to_itself,
     },
 }

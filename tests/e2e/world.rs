@@ -1,7 +1,7 @@
 //! One scenario's world: an API server, a daemon with its own data directory, a namespace, containers.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,6 +23,8 @@ pub(crate) enum Server {
 pub(crate) struct World {
     server: Server,
     daemon: Option<Process>,
+    /// The data directory of another daemon, which is shared.
+    store_of: Option<PathBuf>,
     /// What the daemon takes beside the usual.
     pub daemon_args: Vec<String>,
     pub dir: TempDir,
@@ -44,6 +46,7 @@ impl World {
         Self {
             server,
             daemon: None,
+            store_of: None,
             daemon_args: Vec::new(),
             dir: tempfile::Builder::new().prefix("oncelet-e2e-").tempdir().unwrap(),
             namespace: format!("e2e-{}-{number}", std::process::id()),
@@ -56,13 +59,13 @@ impl World {
 
     fn kubeconfig(&self) -> PathBuf {
         match &self.server {
-            Server::Embedded => self.dir.path().join("data/kubeconfig"),
+            Server::Embedded => self.dir.path().join("kubeconfig"),
             Server::Real(server) => server.kubeconfig().to_owned(),
         }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.store_of.clone().unwrap_or_else(|| self.dir.path().join("data"))
     }
 
     // --- the daemon ---
@@ -73,7 +76,9 @@ impl World {
         let mut command = Command::new(oncelet_path());
         match &self.server {
             // A free port at each start: a restart must not depend on the old one being free again.
-            Server::Embedded => command.args(["up", "--listen", "127.0.0.1:0"]),
+            Server::Embedded => {
+                command.args(["up", "--listen", "127.0.0.1:0"]).arg("--kubeconfig").arg(self.kubeconfig())
+            }
             Server::Real(server) => command.arg("controller").arg("--kubeconfig").arg(server.kubeconfig()),
         };
         command.arg("--data-dir").arg(self.data_dir()).args(&self.daemon_args);
@@ -92,12 +97,25 @@ impl World {
 
     /// Ends the daemon as Ctrl-C's nicer sibling does, and checks that it ends well.
     pub(crate) fn stop(&mut self) {
-        let status = self.daemon.take().unwrap().end(Signal::TERM);
+        let status = self.end(Signal::TERM);
         assert!(status.success(), "oncelet ended with {status} after SIGTERM");
     }
 
     pub(crate) fn kill(&mut self) {
-        self.daemon.take().unwrap().end(Signal::KILL);
+        self.end(Signal::KILL);
+    }
+
+    pub(crate) fn end(&mut self, signal: Signal) -> ExitStatus {
+        self.daemon.take().unwrap().end(signal)
+    }
+
+    /// A second daemon on the same store: on the same cluster or, without one, with a server of its own.
+    pub(crate) fn start_second(&self) -> World {
+        let mut second = World::new(self.server.clone());
+        second.store_of = Some(self.data_dir());
+        second.namespace.clone_from(&self.namespace);
+        second.start();
+        second
     }
 
     pub(crate) fn restart(&mut self) {

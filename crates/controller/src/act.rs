@@ -79,7 +79,7 @@ pub(crate) async fn act(ctx: &Ctx, exec: &ContainerExec, observation: &Observati
             None => Shown::again(),
         },
         Decision::Recover { record } => match ctx.store.get() {
-            Ok(store) => match recover::recover(ctx, &store, &record).await {
+            Ok(store) => match recover::recover(ctx, &store, &record, convert::log_limit(exec)).await {
                 Ok(()) => Shown::again(),
                 Err(blocked) => Shown::waiting(blocked),
             },
@@ -139,8 +139,7 @@ async fn launch(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: Run
     };
     match create_exec(ctx, &store, container, &new_exec, &lease).await {
         Ok((exec_id, record)) => {
-            let run =
-                Run { lease, care, log_limit: exec.spec.log_limit_bytes.and_then(|limit| u64::try_from(limit).ok()) };
+            let run = Run { lease, care, log_limit: convert::log_limit(exec) };
             ctx.tasks.spawn(follow::start_and_follow(ctx.clone(), store, run, exec_id));
             Shown::run(record, None)
         }

@@ -43,6 +43,11 @@ pub(crate) fn exec_spec(exec: &ContainerExec) -> ExecSpec {
     }
 }
 
+/// How many bytes of each stream are kept; the schema lets no negative number through.
+pub(crate) fn log_limit(exec: &ContainerExec) -> Option<u64> {
+    exec.spec.log_limit_bytes.and_then(|limit| u64::try_from(limit).ok())
+}
+
 /// Declared variables.
 pub(crate) fn env(vars: &[EnvVar]) -> Vec<oncelet_core::EnvVar> {
     vars.iter().map(|var| oncelet_core::EnvVar { name: var.name.clone(), source: source(var) }).collect()

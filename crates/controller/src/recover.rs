@@ -11,9 +11,14 @@ use crate::follow::{self, Run};
 ///
 /// # Guarantees
 /// Nothing is started but an exec that was provably never started, under its own ID.
-pub(crate) async fn recover(ctx: &Ctx, store: &Store, record: &RunRecord) -> Result<(), Blocked> {
+pub(crate) async fn recover(
+    ctx: &Ctx,
+    store: &Store,
+    record: &RunRecord,
+    log_limit: Option<u64>,
+) -> Result<(), Blocked> {
     let verdict = examine(ctx, record).await?;
-    carry_out(ctx, store, record, verdict).await.map_err(store_problem)
+    carry_out(ctx, store, record, verdict, log_limit).await.map_err(store_problem)
 }
 
 /// Recovers the runs that daemons left behind, whether or not their objects exist: a record must not stay open
@@ -28,7 +33,7 @@ pub(crate) async fn recover_all(ctx: &Ctx, store: &Store) -> Result<(), Blocked>
         let verdict = examine(ctx, &record).await?;
         if matches!(verdict, Verdict::StillRunning | Verdict::Ended(_)) {
             tracing::info!(run = %record.id, key = %record.key, "recovering");
-            carry_out(ctx, store, &record, verdict).await.map_err(store_problem)?;
+            carry_out(ctx, store, &record, verdict, None).await.map_err(store_problem)?;
         }
     }
     Ok(())
@@ -49,7 +54,13 @@ async fn examine(ctx: &Ctx, record: &RunRecord) -> Result<Verdict, Blocked> {
     Ok(judge(&record.state, hint))
 }
 
-async fn carry_out(ctx: &Ctx, store: &Store, record: &RunRecord, verdict: Verdict) -> Result<(), StoreError> {
+async fn carry_out(
+    ctx: &Ctx,
+    store: &Store,
+    record: &RunRecord,
+    verdict: Verdict,
+    log_limit: Option<u64>,
+) -> Result<(), StoreError> {
     // Somebody here looks after it already.
     let Some(care) = ctx.runs.take(&record.key) else { return Ok(()) };
     // Another daemon was faster, or the run is over.
@@ -57,7 +68,7 @@ async fn carry_out(ctx: &Ctx, store: &Store, record: &RunRecord, verdict: Verdic
     match verdict {
         Verdict::Release => store.release(lease).await,
         Verdict::StartExec => {
-            let run = Run { lease, care, log_limit: None };
+            let run = Run { lease, care, log_limit };
             if let Some(exec_id) = exec_id(&record.state) {
                 ctx.tasks.spawn(follow::start_and_follow(ctx.clone(), store.clone(), run, exec_id));
             }
@@ -65,7 +76,7 @@ async fn carry_out(ctx: &Ctx, store: &Store, record: &RunRecord, verdict: Verdic
         }
         Verdict::StillRunning => {
             let logs = store.logs(record.id).await?;
-            let run = Run { lease, care, log_limit: None };
+            let run = Run { lease, care, log_limit };
             if let Some(exec_id) = exec_id(&record.state) {
                 ctx.tasks.spawn(follow::await_end(ctx.clone(), store.clone(), run, exec_id, String::new(), logs));
             }

@@ -24,6 +24,9 @@ use crate::gate::StoreGate;
 use crate::runs::Runs;
 use crate::{container, convert, exec, recover};
 
+/// How long the end of the controller waits for programs that run.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What the controller needs.
 pub struct Config {
     /// The API server.
@@ -58,7 +61,7 @@ pub enum Error {
     },
 }
 
-/// Runs until `shutdown`. Programs that run then go on in their containers.
+/// Runs until `shutdown`. Programs that run then are waited for, for a while; after that they go on in their containers.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let Config { client, engine, store_dir, now } = config;
     let exec_api = Api::<ContainerExec>::all(client.clone());
@@ -111,14 +114,24 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let recovery = tokio::spawn(recover_when_open(ctx.clone()));
     futures::join!(execs, containers);
     recovery.abort();
-    let open = ctx.tasks.len();
-    if open > 0 {
-        tracing::warn!("{open} programs go on in their containers; their further output is not recorded");
-    }
+    await_programs(&ctx).await;
     if let Ok(store) = ctx.store.get() {
         store.close().await;
     }
     Ok(())
+}
+
+/// Gives programs that are about to end the time for it: an outcome that is seen is not lost.
+async fn await_programs(ctx: &Ctx) {
+    ctx.tasks.close();
+    if ctx.tasks.is_empty() {
+        return;
+    }
+    tracing::info!("waiting up to {PATIENCE:?} for {} programs to end", ctx.tasks.len());
+    if tokio::time::timeout(PATIENCE, ctx.tasks.wait()).await.is_err() {
+        let open = ctx.tasks.len();
+        tracing::warn!("{open} programs go on in their containers; how they end will not be known");
+    }
 }
 
 async fn check_served<K>(api: &Api<K>, kind: &'static str) -> Result<(), Error>

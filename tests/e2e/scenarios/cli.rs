@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::world::{World, sh};
@@ -84,6 +85,34 @@ pub(crate) fn kubectl_tells_the_story(world: &mut World) {
     world.delete("seed");
     let gone = world.kubectl(&["get", "cexec", "seed"]).unwrap_err();
     assert!(gone.contains("NotFound"), "{gone}");
+}
+
+pub(crate) fn a_log_limit_keeps_the_beginning_and_counts_the_rest(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let mut spec = sh("echo 0123456789; echo the end");
+    spec["logLimitBytes"] = 4.into();
+    let stdout = world.run("limited", &db, &spec)["stdout"].clone();
+    assert_eq!((&stdout["bytes"], &stdout["truncated"]), (&19.into(), &true.into()));
+    assert!(stdout["tail"].as_str().unwrap().ends_with("the end\n"), "{stdout}");
+    assert_eq!(world.oncelet(&["logs", "limited", "--stdout"]).unwrap(), "0123");
+}
+
+pub(crate) fn the_daemon_ends_well_on_both_signals(world: &mut World) {
+    for signal in [Signal::INT, Signal::TERM] {
+        world.start();
+        let db = world.container("db");
+        world.run("seed", &db, &sh("echo seeded"));
+        let status = world.end(signal);
+        assert!(status.success(), "{status} after {signal:?}");
+    }
+}
+
+pub(crate) fn the_printed_crds_are_taken_by_kubectl(world: &mut World) {
+    world.start();
+    let crds = world.oncelet(&["crds"]).unwrap();
+    let applied = world.apply(&crds).unwrap();
+    assert_eq!(applied.matches("customresourcedefinition.apiextensions.k8s.io/").count(), 2, "{applied}");
 }
 
 pub(crate) fn the_daemon_keeps_its_files_to_itself(world: &mut World) {

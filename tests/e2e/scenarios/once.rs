@@ -117,6 +117,47 @@ pub(crate) fn a_kill_while_execs_pour_in_makes_no_second_run(world: &mut World) 
     }
 }
 
+pub(crate) fn an_end_of_the_daemon_waits_for_a_program_that_is_about_to_end(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let short = sh("echo started >> /data/short.log; sleep 2; echo the end; exit 5");
+    world.apply_exec("short", &db, &short);
+    eventually("the program has started", || (!db.lines("/data/short.log").is_empty()).then_some(()));
+    world.restart();
+    world.apply_exec("short", &db, &short);
+    let status = world.completed("short");
+    assert_eq!((&status["exitCode"], &status["stdout"]["tail"]), (&5.into(), &"the end\n".into()), "{status:#}");
+    assert_eq!(db.lines("/data/short.log").len(), 1);
+}
+
+pub(crate) fn two_daemons_on_one_store_run_each_program_once(world: &mut World) {
+    world.start();
+    let second = world.start_second();
+    let db = world.container("db");
+    let names: Vec<_> = (0..20).map(|number| format!("job-{number}")).collect();
+    let script = |name: &str| sh(&format!("echo {name} >> /data/jobs.log; sleep 0.2; echo {name}"));
+    let manifest = list(names.iter().map(|name| exec_manifest(name, &db, &script(name))));
+    // Both see each object: on a cluster it is the same one, without it each has its own.
+    let applied = std::thread::scope(|scope| {
+        let other = scope.spawn(|| second.apply(&manifest));
+        (world.apply(&manifest), other.join().unwrap())
+    });
+    assert!(applied.0.is_ok(), "{applied:?}");
+    if world.is_embedded() {
+        assert!(applied.1.is_ok(), "{applied:?}");
+    }
+    for name in &names {
+        let (one, two) = (world.completed(name), second.completed(name));
+        assert_eq!(five_things(&one), five_things(&two), "{name}");
+        assert_eq!(one["stdout"]["tail"], format!("{name}\n"));
+    }
+    let mut lines = db.lines("/data/jobs.log");
+    lines.sort();
+    let mut wanted = names.clone();
+    wanted.sort();
+    assert_eq!(lines, wanted);
+}
+
 pub(crate) fn a_non_zero_exit_counts_as_run(world: &mut World) {
     world.start();
     let db = world.container("db");

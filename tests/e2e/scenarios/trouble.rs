@@ -1,5 +1,6 @@
 //! What stands in the way is told, and gone when its cause is.
 
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::docker::{Container, docker};
@@ -16,9 +17,13 @@ pub(crate) fn a_container_that_appears_gets_its_run_at_once(world: &mut World) {
     db.create_again();
     let status = world.completed("seed");
     assert_eq!(status["exitCode"], 0);
-    // By the engine's events: the net under them is 30 s wide.
-    let started = docker(&["inspect", "--format", "{{.State.StartedAt}}", &db.name]).unwrap();
-    println!("container started {started}, program started {}", status["startupTimestamp"]);
+    let started: Timestamp =
+        docker(&["inspect", "--format", "{{.State.StartedAt}}", &db.name]).unwrap().parse().unwrap();
+    let ran: Timestamp = status["startupTimestamp"].as_str().unwrap().parse().unwrap();
+    let waited = ran.duration_since(started);
+    eprintln!("the program started {waited:#} after its container");
+    // The net under the engine's events is 30 s wide: so it was an event.
+    assert!(waited.as_secs() < 10, "it took {waited:#}");
 }
 
 pub(crate) fn a_stopped_container_is_waited_for(world: &mut World) {

@@ -108,19 +108,24 @@ fn of(found: &EngineContainer, engine: &str) -> ContainerStatus {
     status.state = Some(match &found.state {
         EngineState::Created => ContainerState::Created,
         EngineState::Running { started_at } => {
-            status.startup_timestamp = started_at.map(MicroTime);
+            status.startup_timestamp = started_at.map(micro);
             ContainerState::Running
         }
         EngineState::Paused => ContainerState::Paused,
         EngineState::Restarting => ContainerState::Restarting,
         EngineState::Exited { exit_code, finished_at } => {
             status.exit_code = Some(*exit_code);
-            status.finish_timestamp = finished_at.map(MicroTime);
+            status.finish_timestamp = finished_at.map(micro);
             ContainerState::Exited
         }
         EngineState::Removing | EngineState::Dead => ContainerState::Dead,
     });
     status
+}
+
+/// The engine tells nanoseconds, of which a status keeps microseconds: what is compared must have been cut alike.
+fn micro(at: Timestamp) -> MicroTime {
+    MicroTime(Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at))
 }
 
 fn published(port: &oncelet_engine::Port) -> PublishedPort {
