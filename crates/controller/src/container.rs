@@ -6,20 +6,18 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use oncelet_api::{Container, ContainerMode, PortProtocol};
 use oncelet_core::{Program, Resolved, resolve};
 use oncelet_engine::{
     Container as EngineContainer, Error as EngineError, ErrorKind, NewContainer, PortRequest, Protocol,
 };
-use serde_json::json;
 
-use crate::context::{Ctx, one_line};
+use crate::context::Ctx;
 use crate::exec::Error;
-use crate::publish::replacing;
+use crate::publish::{STALE, tell, write_status};
 use crate::{convert, inputs};
 use plan::{LABEL_OWNER, LABEL_SPEC, Plan, lifecycle_key, plan};
 use status::{Trouble, project};
@@ -154,20 +152,10 @@ async fn publish(
     // A container that is missing or stopped announces itself; an image or a Secret that appears does not.
     let retry = if result.is_err() { POLL } else { RESYNC };
     let status = project(container, ctx.engine.endpoint(), &result, (ctx.now)());
-    if container.status.as_ref() != Some(&status) {
-        let api = Api::<Container>::namespaced(ctx.client.clone(), &container.namespace().unwrap_or_default());
-        let patch = json!({
-            "metadata": {"uid": container.metadata.uid},
-            "status": replacing(container.status.as_ref(), &status),
-        });
-        match api.patch_status(&container.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => {}
-            Err(source) => {
-                let object = format!("{}/{}", container.namespace().unwrap_or_default(), container.name_any());
-                return Err(Error::Publish { object, source });
-            }
-            Ok(_) => {}
-        }
+    if container.status.as_ref() != Some(&status)
+        && !write_status(ctx, container, container.status.as_ref(), &status).await?
+    {
+        return Ok(Action::requeue(STALE));
     }
     let trouble = match &result {
         Err(trouble) if !trouble.is_shown_by(container) => Some((trouble.reason, trouble.message.clone())),
@@ -182,9 +170,7 @@ async fn publish(
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = ctx.recorder.publish(&event, &container.object_ref(&())).await {
-            tracing::debug!("an event was not written: {}", one_line(&error));
-        }
+        tell(ctx, container, &event).await;
     }
     Ok(Action::requeue(retry))
 }

@@ -81,15 +81,17 @@ pub(crate) async fn await_end(ctx: Ctx, store: Store, run: Run, exec_id: ExecId,
     let state = RunState::Running { exec_id: exec_id.to_string(), started_at: (ctx.now)() };
     loop {
         if let Verdict::Ended(outcome) = judge(&state, Some(hint(inspect(&ctx, &exec_id).await))) {
-            let outcome = match outcome {
-                Outcome::Unknown { message } if !why.is_empty() => {
-                    Outcome::Unknown { message: format!("{why}; {message}") }
-                }
-                outcome => outcome,
-            };
-            return finish(&ctx, &store, &run, outcome, logs).await;
+            return finish(&ctx, &store, &run, because(&why, outcome), logs).await;
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// `outcome`, with what took away its witness.
+pub(crate) fn because(why: &str, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Unknown { message } => Outcome::Unknown { message: format!("{why}: {message}") },
+        outcome => outcome,
     }
 }
 

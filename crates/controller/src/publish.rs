@@ -1,12 +1,16 @@
 //! Writes what there is to show into the object's status, and tells the story in events.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 use oncelet_api::{ContainerExec, ContainerExecStatus, ExecState};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::act::Shown;
@@ -18,6 +22,9 @@ use crate::status::project;
 /// The net under every lost event.
 const RESYNC: Duration = Duration::from_mins(5);
 
+/// How long the watch may take to tell of a change that stood in the way.
+pub(crate) const STALE: Duration = Duration::from_secs(1);
+
 /// Publishes `shown` where it differs from what stands there.
 pub(crate) async fn publish(
     ctx: &Ctx,
@@ -28,36 +35,47 @@ pub(crate) async fn publish(
     if let Some(status) = project(exec, observation, &shown.what, (ctx.now)())
         && exec.status.as_ref() != Some(&status)
     {
-        write(ctx, exec, &status).await?;
-        if let Some(event) = story(exec.status.as_ref(), &status)
-            && let Err(error) = ctx.recorder.publish(&event, &exec.object_ref(&())).await
-        {
-            tracing::debug!("an event was not written: {}", one_line(&error));
+        if !write_status(ctx, exec, exec.status.as_ref(), &status).await? {
+            return Ok(Action::requeue(STALE));
+        }
+        if let Some(event) = story(exec.status.as_ref(), &status) {
+            tell(ctx, exec, &event).await;
         }
     }
     Ok(Action::requeue(shown.retry.unwrap_or(RESYNC)))
 }
 
-async fn write(ctx: &Ctx, exec: &ContainerExec, status: &ContainerExecStatus) -> Result<(), Error> {
-    let api = Api::<ContainerExec>::namespaced(ctx.client.clone(), &exec.namespace().unwrap_or_default());
-    // The UID is a precondition: a new object of the same name must not get the old one's status.
+/// Writes the status of `object`, which was `old`. False where the object has changed meanwhile, or is gone: then the watch
+/// says so, and the next look starts from what is true.
+pub(crate) async fn write_status<K, S>(ctx: &Ctx, object: &K, old: Option<&S>, new: &S) -> Result<bool, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+    S: Serialize,
+{
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let api = Api::<K>::namespaced(ctx.client.clone(), &namespace);
+    // The version is a precondition: what is removed, and what event is told, is computed from the old status; and a new
+    // object of the same name must not get the old one's.
     let patch = json!({
-        "metadata": {"uid": exec.metadata.uid},
-        "status": replacing(exec.status.as_ref(), status),
+        "metadata": {"resourceVersion": object.meta().resource_version},
+        "status": replacing(old, new),
     });
-    match api.patch_status(&exec.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
-        // Gone or replaced meanwhile: the watch says so too.
-        Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => Ok(()),
-        Err(source) => Err(Error::Publish {
-            object: format!("{}/{}", exec.namespace().unwrap_or_default(), exec.name_any()),
-            source,
-        }),
-        Ok(_) => Ok(()),
+    match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => Ok(false),
+        Err(source) => Err(Error::Publish { object: format!("{namespace}/{name}"), source }),
+    }
+}
+
+/// Writes an event about `object`. The story is for people: where it cannot be written, the work goes on.
+pub(crate) async fn tell<K: Resource<DynamicType = ()>>(ctx: &Ctx, object: &K, event: &Event) {
+    if let Err(error) = ctx.recorder.publish(event, &object.object_ref(&())).await {
+        tracing::debug!("an event was not written: {}", one_line(&error));
     }
 }
 
 /// `new` as a JSON merge patch on `old`: what is absent in `new` is removed.
-pub(crate) fn replacing<S: serde::Serialize>(old: Option<&S>, new: &S) -> Value {
+fn replacing<S: Serialize>(old: Option<&S>, new: &S) -> Value {
     let object = |status: &S| match serde_json::to_value(status) {
         Ok(Value::Object(object)) => object,
         _ => Map::new(),

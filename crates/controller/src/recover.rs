@@ -7,6 +7,9 @@ use oncelet_store::{Filter, Store, StoreError};
 use crate::context::{Ctx, one_line};
 use crate::follow::{self, Run};
 
+/// Why nobody watched.
+const KILLED: &str = "the oncelet that started it is gone";
+
 /// Recovers `record` for an object that asked for it.
 ///
 /// # Guarantees
@@ -78,13 +81,13 @@ async fn carry_out(
             let logs = store.logs(record.id).await?;
             let run = Run { lease, care, log_limit };
             if let Some(exec_id) = exec_id(&record.state) {
-                ctx.tasks.spawn(follow::await_end(ctx.clone(), store.clone(), run, exec_id, String::new(), logs));
+                ctx.tasks.spawn(follow::await_end(ctx.clone(), store.clone(), run, exec_id, KILLED.to_owned(), logs));
             }
             Ok(())
         }
         Verdict::Ended(outcome) => {
             let logs = store.logs(record.id).await?;
-            store.finish(&lease, (ctx.now)(), outcome, logs).await?;
+            store.finish(&lease, (ctx.now)(), follow::because(KILLED, outcome), logs).await?;
             ctx.wake(&record.key.name);
             Ok(())
         }

@@ -80,7 +80,11 @@ fn run(record: &RunRecord, restored: bool, logs: Option<&Logs>) -> ContainerExec
         restored: has_run.then_some(restored),
         startup_timestamp: started_at.map(MicroTime),
         finish_timestamp: finished_at.map(MicroTime),
-        duration: started_at.zip(finished_at).map(|(start, end)| duration(start, end)),
+        // The end of an unknown outcome is when it was found out.
+        duration: started_at
+            .zip(finished_at)
+            .filter(|_| !matches!(outcome, Some(Outcome::Unknown { .. })))
+            .map(|(start, end)| duration(start, end)),
         exit_code: outcome.and_then(Outcome::exit_code),
         effective_args: Some(record.effective.args.iter().map(|arg| arg.text.clone()).collect()),
         effective_env: Some(

@@ -39,8 +39,8 @@ pub fn judge(state: &RunState, hint: Option<ExecHint>) -> Verdict {
     let unknown = |what: &str| {
         Verdict::Ended(Outcome::Unknown {
             message: format!(
-                "oncelet was killed while the program ran, so its exit code and the rest of its output are lost; {what}. \
-                 It counts as run and does not start again by itself"
+                "nobody watched the program to its end, so its exit code and the rest of its output are lost; {what}. It \
+                 counts as run and does not start again by itself"
             ),
         })
     };
