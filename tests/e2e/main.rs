@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod docker;
-mod kube_apiserver;
 mod process;
 mod scenarios;
 mod world;
@@ -13,8 +12,8 @@ mod world;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kube_apiserver::KubeApiserver;
 use libtest_mimic::{Arguments, Failed, Trial};
+use oncelet_tests::kube_apiserver::KubeApiserver;
 use scenarios::{SCENARIOS, Scenario};
 use world::{Server, World};
 

@@ -1,16 +1,17 @@
 //! One scenario's world: an API server, a daemon with its own data directory, a namespace, containers.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use oncelet_tests::kube_apiserver::KubeApiserver;
+pub(crate) use oncelet_tests::kubectl;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::docker::{self, Container};
-use crate::kube_apiserver::KubeApiserver;
 use crate::process::{Process, eventually, oncelet_path, output};
 
 /// Which API server.
@@ -29,14 +30,6 @@ pub(crate) struct World {
     pub daemon_args: Vec<String>,
     pub dir: TempDir,
     pub namespace: String,
-}
-
-/// `kubectl` with a kubeconfig.
-pub(crate) fn kubectl(kubeconfig: &Path) -> Command {
-    let kubectl = std::env::var_os("ONCELET_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into());
-    let mut command = Command::new(kubectl);
-    command.env("KUBECONFIG", kubeconfig);
-    command
 }
 
 impl World {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::body::Body;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -85,7 +85,7 @@ impl App {
     async fn answer(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
         let route = Route::parse(request.uri().path());
         if route == Route::Health {
-            return Ok(Response::new(Body::from("ok")));
+            return Ok(healthy());
         }
         if !self.token.admits(request.headers()) {
             return Err(ApiError::unauthorized());
@@ -95,7 +95,7 @@ impl App {
             Route::Object(target) => target,
             // Documents are only read.
             _ if request.method() != Method::GET => return Err(ApiError::method_not_allowed()),
-            Route::Health => return Ok(Response::new(Body::from("ok"))),
+            Route::Health => return Ok(healthy()),
             Route::Version => return Ok(json_reply(200, &discovery::version())),
             Route::LegacyVersions => return Ok(discovery::legacy_versions(&registry, request.headers())),
             Route::Groups => return Ok(discovery::groups(&registry, request.headers())),
@@ -134,6 +134,12 @@ impl App {
         };
         Ok(Call::new(Arc::clone(self), resource, target, status, query, headers))
     }
+}
+
+fn healthy() -> Response<Body> {
+    let mut response = Response::new(Body::from("ok"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
 }
 
 /// The `Namespace` that is always there.

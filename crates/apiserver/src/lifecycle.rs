@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::builtin::Builtin;
 use crate::meta;
 use crate::names;
 use crate::registry::Resource;
-use crate::status::{ApiError, Cause};
+use crate::status::{ApiError, Cause, Subject};
 
 /// What becomes of fields that the schema does not know. They are never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,9 @@ pub(crate) enum FieldValidation {
 }
 
 impl FieldValidation {
+    /// What it may be called.
+    pub(crate) const NAMES: [&str; 4] = ["", "Ignore", "Strict", "Warn"];
+
     pub(crate) fn parse(text: &str) -> Self {
         match text {
             "Ignore" => Self::Ignore,
@@ -69,37 +73,33 @@ pub(crate) fn create(
     if !meta::text(&object, "resourceVersion").is_empty() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    let warnings = prune(resource, &mut object, validation)?;
+    let mut warnings = prune(resource, &mut object, validation)?;
     for field in SERVER_FIELDS {
         meta::remove(&mut object, field);
     }
     meta::remove(&mut object, "selfLink");
     let generate = meta::text(&object, "generateName").to_owned();
     if meta::name(&object).is_empty() && !generate.is_empty() {
-        let suffix = uuid::Uuid::new_v4().simple().to_string();
-        meta::set(&mut object, "name", json!(format!("{generate}{}", &suffix[..5])));
+        meta::set(&mut object, "name", json!(format!("{generate}{}", random_suffix())));
     }
     if let Some(name) = name.filter(|name| *name != meta::name(&object)) {
         return Err(name_differs(meta::name(&object), name));
     }
     meta::set(&mut object, "uid", json!(uuid::Uuid::new_v4().to_string()));
     meta::set(&mut object, "creationTimestamp", meta::time(now));
-    if resource.is_custom() {
+    if counts_generations(resource) {
         meta::set(&mut object, "generation", json!(1));
-        if resource.has_status
-            && let Some(fields) = object.as_object_mut()
-        {
-            fields.shift_remove("status");
-        }
+    }
+    if resource.is_custom()
+        && resource.has_status
+        && let Some(fields) = object.as_object_mut()
+    {
+        fields.shift_remove("status");
     }
     let object = finish(resource, object, None, now);
     let name = meta::name(&object);
-    let mut causes = if name.is_empty() {
-        vec![Cause::required("metadata.name", "name or generateName is required")]
-    } else {
-        names::check_name(resource, name)
-    };
-    causes.extend(broken_rules(resource, &object, None));
+    warnings.extend(names::finalizer_warnings(&object, None));
+    let causes = broken_rules(resource, &object, None, names::check_name(resource, &object))?;
     if causes.is_empty() {
         Ok(Admitted { object, warnings })
     } else {
@@ -131,12 +131,12 @@ pub(crate) fn update(
         return Err(ApiError::modified_since(subject, name));
     }
     let uid = meta::text(&object, "uid");
-    if !uid.is_empty() && uid != meta::text(old, "uid") {
-        let is = meta::text(old, "uid");
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {is}");
-        return Err(ApiError::conflict(subject, name, &why));
+    // A write of the status alone leaves all other metadata as it is, whatever it says of it.
+    if !change.status && !uid.is_empty() && uid != meta::text(old, "uid") {
+        let cause = Cause::invalid("metadata.uid", json!(uid), "field is immutable");
+        return Err(ApiError::invalid(subject, name, vec![cause]));
     }
-    let warnings = prune(resource, &mut object, validation)?;
+    let mut warnings = prune(resource, &mut object, validation)?;
     if let Some(builtin) = resource.builtin() {
         object = builtin.store(object);
     }
@@ -151,18 +151,34 @@ pub(crate) fn update(
         meta::copy(old, &mut object, field);
     }
     let mut object = finish(resource, object, Some(old), now);
-    if resource.is_custom() && !change.status && differs_beyond_metadata(resource, old, &object) {
+    if counts_generations(resource) && !change.status && differs_beyond_metadata(resource, old, &object) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         meta::set(&mut object, "generation", json!(generation));
     }
     // What it is called is part of its URL, not of its state.
     object["apiVersion"] = old["apiVersion"].clone();
-    let mut causes = broken_rules(resource, &object, Some(old));
-    causes.extend(late_finalizers(old, &object));
+    warnings.extend(names::finalizer_warnings(&object, Some(old)));
+    let causes = broken_rules(resource, &object, Some(old), late_finalizers(old, &object).into_iter().collect())?;
     if causes.is_empty() { Ok(Admitted { object, warnings }) } else { Err(ApiError::invalid(subject, name, causes)) }
 }
 
-fn name_differs(object: &str, url: &str) -> ApiError {
+/// Definitions count the changes of what they want, and so do the objects that they define.
+fn counts_generations(resource: &Resource) -> bool {
+    resource.is_custom() || resource.builtin() == Some(Builtin::Definition)
+}
+
+/// Letters and digits that spell no words and are not mistaken for each other.
+fn random_suffix() -> String {
+    const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    let random = uuid::Uuid::new_v4();
+    random.as_bytes()[..5].iter().map(|&byte| char::from(LETTERS[usize::from(byte) % LETTERS.len()])).collect()
+}
+
+pub(crate) fn name_differs(object: &str, url: &str) -> ApiError {
+    if object.is_empty() {
+        let why = "was undeterminable: name must be provided";
+        return ApiError::bad_request(format!("the name of the object ({url} based on URL) {why}"));
+    }
     ApiError::bad_request(format!("the name of the object ({object}) does not match the name on the URL ({url})"))
 }
 
@@ -174,8 +190,17 @@ fn check_type(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
         if given.is_empty() && !resource.is_custom() {
             object[field] = json!(expected);
         } else if given.is_empty() {
-            let title = if field == "kind" { "Kind" } else { "apiVersion" };
-            return Err(ApiError::bad_request(format!("Object '{title}' is missing in the body of the request")));
+            let missing = if object["kind"].as_str().unwrap_or_default().is_empty() { "Kind" } else { "apiVersion" };
+            let (kind, text) = (&resource.kind, object.to_string());
+            let beginning: String = text.chars().take(30).collect();
+            return Err(ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type {kind}): \
+                 Object '{missing}' is missing in '{text}' ({beginning} ...)"
+            )));
+        } else if given != expected && field == "kind" && resource.is_custom() {
+            let cause = Cause::invalid("kind", json!(given), format!("must be {expected}"));
+            let subject = Subject { kind: given, ..resource.subject() };
+            return Err(ApiError::invalid(subject, meta::name(object), vec![cause]));
         } else if given != expected {
             let (what, name) = if field == "kind" { ("kind", "kind") } else { ("API version", "API version") };
             return Err(ApiError::bad_request(format!(
@@ -219,15 +244,10 @@ fn prune(resource: &Resource, object: &mut Value, validation: FieldValidation) -
     match validation {
         FieldValidation::Strict if !texts.is_empty() => {
             let (kind, list) = (&resource.kind, texts.join(", "));
-            let message = if resource.is_custom() {
-                format!("strict decoding error: {list}")
-            } else {
-                format!(
-                    "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {list}",
-                    resource.version
-                )
-            };
-            Err(ApiError::bad_request(message))
+            Err(ApiError::bad_request(format!(
+                "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {list}",
+                resource.version
+            )))
         }
         FieldValidation::Warn => Ok(texts),
         FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
@@ -262,17 +282,59 @@ fn set_status(object: &mut Value, status: Option<Value>) {
     }
 }
 
-fn broken_rules(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = names::check_labels(object);
-    match resource.builtin() {
+/// Everything that is wrong with an object, after what is known to be. A value that a typed client could not even read
+/// is an error of its own.
+fn broken_rules(
+    resource: &Resource,
+    object: &Value,
+    old: Option<&Value>,
+    known: Vec<Cause>,
+) -> Result<Vec<Cause>, ApiError> {
+    let mut causes = known;
+    causes.extend(names::check_metadata(object));
+    let found = match resource.builtin() {
+        // The schema is that of the form in which the kind is served.
         Some(builtin) => {
-            // The schema is that of the form in which the kind is served.
-            causes.extend(resource.schema.check(&builtin.show(object.clone()), None));
-            causes.extend(builtin.check(object, old));
+            let mut shown = builtin.show(object.clone());
+            meta::drop_nulls(&mut shown);
+            resource.schema.check(&shown, None, &causes)
         }
-        None => causes.extend(resource.schema.check(object, old)),
+        None => resource.schema.check(object, old, &causes),
+    };
+    let typed = |cause: &&Cause| !resource.is_custom() || cause.field.starts_with("metadata.");
+    let misread = |cause: &&Cause| cause.reason == "FieldValueTypeInvalid" || cause.message.contains("of type byte");
+    if let Some(cause) = found.iter().filter(typed).find(misread) {
+        return Err(unreadable(resource, cause));
     }
-    causes
+    causes.extend(found);
+    if let Some(builtin) = resource.builtin() {
+        causes.extend(builtin.check(object, old));
+    }
+    Ok(causes)
+}
+
+fn unreadable(resource: &Resource, cause: &Cause) -> ApiError {
+    let kind = &resource.kind;
+    let given = cause.message.split('"').nth(1).unwrap_or_default();
+    let given = match given {
+        "boolean" => "bool",
+        "integer" => "number",
+        other => other,
+    };
+    let wanted = cause.message.split(" of type ").nth(1).and_then(|rest| rest.split(':').next()).unwrap_or_default();
+    let why = if wanted == "byte" {
+        format!("{}: illegal base64 data", cause.field)
+    } else {
+        // The key of a map is no field of its own.
+        let field = cause.field.rsplit_once('.').filter(|_| wanted == "string").map_or(&*cause.field, |(map, _)| map);
+        let place = match field.strip_prefix("metadata.") {
+            Some(inner) if resource.is_custom() => format!("ObjectMeta.{inner}"),
+            Some(_) => format!("ObjectMeta.{field}"),
+            None => format!("{kind}.{field}"),
+        };
+        format!("json: cannot unmarshal {given} into Go struct field {place} of type {wanted}")
+    };
+    ApiError::bad_request(format!("{kind} in version \"{}\" cannot be handled as a {kind}: {why}", resource.version))
 }
 
 /// Nothing new may hold on to an object that is already ending.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::builtin::Builtin;
+use crate::meta;
 use crate::registry::Resource;
 use crate::status::Cause;
 
@@ -14,7 +15,19 @@ const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alpha
     start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 
-const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
+const NAME_PART: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end \
+    with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+    '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+
+const QUALIFIED: &str = "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and \
+    end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+    '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. \
+    'example.com/MyName')";
+
+const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. \
+    'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+
+pub(crate) const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
     and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
     validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
@@ -26,7 +39,7 @@ fn is_label(text: &str) -> bool {
         && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
 }
 
-fn is_label_value(text: &str) -> bool {
+pub(crate) fn is_label_value(text: &str) -> bool {
     let bytes = text.as_bytes();
     let edge = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
     edge(bytes.first())
@@ -34,29 +47,132 @@ fn is_label_value(text: &str) -> bool {
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
-/// What is wrong with the name of a new object.
-pub(crate) fn check_name(resource: &Resource, name: &str) -> Vec<Cause> {
-    let (fits, longest, why) = if resource.builtin() == Some(Builtin::Namespace) {
-        (is_label(name), 63, LABEL)
-    } else {
-        (name.split('.').all(is_label), 253, SUBDOMAIN)
+fn is_subdomain(text: &str) -> bool {
+    text.split('.').all(is_label)
+}
+
+/// `name` or `prefix/name`, as keys of labels and annotations are; says what is wrong with it.
+fn wrong_with_qualified(text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let (prefix, name) = match text.split_once('/') {
+        None => (None, text),
+        Some((_, name)) if name.contains('/') => return vec![QUALIFIED.to_owned()],
+        Some((prefix, name)) => (Some(prefix), name),
     };
-    let mut causes = Vec::new();
-    let shown = Value::from(name);
-    if !fits {
-        causes.push(Cause::invalid("metadata.name", &shown, why));
+    match prefix {
+        Some("") => wrong.push("prefix part must be non-empty".to_owned()),
+        Some(prefix) if !is_subdomain(prefix) => wrong.push(format!("prefix part {SUBDOMAIN}")),
+        _ => {}
     }
-    if name.len() > longest {
-        causes.push(Cause::invalid("metadata.name", &shown, format!("must be no more than {longest} characters")));
+    if name.is_empty() {
+        wrong.push("name part must be non-empty".to_owned());
+    }
+    if name.len() > 63 {
+        wrong.push("name part must be no more than 63 characters".to_owned());
+    }
+    if name.is_empty() || !is_label_value(name) {
+        wrong.push(NAME_PART.to_owned());
+    }
+    wrong
+}
+
+/// What is wrong with the name of a new object, or with the beginning of one that is to be made.
+pub(crate) fn check_name(resource: &Resource, object: &Value) -> Vec<Cause> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let mut causes = Vec::new();
+    if let Some(beginning) = object["metadata"]["generateName"].as_str().filter(|beginning| !beginning.is_empty()) {
+        // What is added to it makes a good end of it.
+        let beginning_of = format!("{}a", beginning.trim_end_matches('-'));
+        let wrong = check_one(resource, &beginning_of, "metadata.generateName");
+        causes.extend(
+            wrong
+                .into_iter()
+                .map(|cause| Cause { message: cause.message.replacen(&beginning_of, beginning, 1), ..cause }),
+        );
+    }
+    if name.is_empty() {
+        causes.push(Cause::required("metadata.name", "name or generateName is required"));
+    } else {
+        causes.extend(check_one(resource, name, "metadata.name"));
     }
     causes
 }
 
-/// What is wrong with the labels of an object.
-pub(crate) fn check_labels(object: &Value) -> Vec<Cause> {
+fn check_one(resource: &Resource, name: &str, field: &str) -> Vec<Cause> {
+    let (fits, longest, why) = match resource.builtin() {
+        Some(Builtin::Namespace) if name.contains('.') => (false, 63, "must not contain dots"),
+        Some(Builtin::Namespace) => (is_label(name), 63, LABEL),
+        _ => (is_subdomain(name), 253, SUBDOMAIN),
+    };
+    let mut causes = Vec::new();
+    let shown = Value::from(name);
+    if !fits {
+        causes.push(Cause::invalid(field, &shown, why));
+    }
+    if name.len() > longest {
+        causes.push(Cause::invalid(field, &shown, format!("must be no more than {longest} characters")));
+    }
+    causes
+}
+
+/// What is wrong with a key of a ConfigMap or a Secret, which becomes a file's name.
+pub(crate) fn check_config_key(field: &str, key: &str) -> Option<Cause> {
+    let at = format!("{field}[{key}]");
+    let shown = Value::from(key);
+    let fits = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if !fits {
+        return Some(Cause::invalid(at, shown, CONFIG_KEY));
+    }
+    if key.len() > 253 {
+        return Some(Cause::invalid(at, shown, "must be no more than 253 characters"));
+    }
+    match key {
+        "." => Some(Cause::invalid(at, shown, "must not be '.'")),
+        _ if key.starts_with("..") => Some(Cause::invalid(at, shown, "must not start with '..'")),
+        _ => None,
+    }
+}
+
+/// What is wrong with the metadata of an object, beside its name.
+pub(crate) fn check_metadata(object: &Value) -> Vec<Cause> {
+    let keys = |field: &str| object["metadata"][field].as_object().into_iter().flat_map(|map| map.keys());
+    let mut causes = check_labels(object);
+    for key in keys("annotations") {
+        for why in wrong_with_qualified(&key.to_lowercase()) {
+            causes.push(Cause::invalid("metadata.annotations", Value::from(key.as_str()), why));
+        }
+    }
+    for finalizer in meta::finalizers(object) {
+        for why in wrong_with_qualified(finalizer) {
+            causes.push(Cause::invalid("metadata.finalizers", Value::from(finalizer), why));
+        }
+    }
+    for owner in meta::owner_references(object) {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner[field].as_str().unwrap_or_default().is_empty() {
+                let why = if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                causes.push(Cause::invalid(format!("metadata.ownerReferences.{field}"), "\"\"", why));
+            }
+        }
+    }
+    causes
+}
+
+/// Finalizers without a domain may be somebody else's, too.
+pub(crate) fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let known = |one: &str| old.is_some_and(|old| meta::finalizers(old).any(|old| old == one));
+    let new = meta::finalizers(object).filter(|one| !one.contains('/') && !known(one));
+    let advice = "prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers";
+    new.map(|one| format!("metadata.finalizers: \"{one}\": {advice}")).collect()
+}
+
+fn check_labels(object: &Value) -> Vec<Cause> {
     let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
     let mut causes = Vec::new();
-    for value in labels.map(|(_, value)| value) {
+    for (key, value) in labels {
+        for why in wrong_with_qualified(key) {
+            causes.push(Cause::invalid("metadata.labels", Value::from(key.as_str()), why));
+        }
         let text = value.as_str().unwrap_or_default();
         if !is_label_value(text) {
             causes.push(Cause::invalid("metadata.labels", value, LABEL_VALUE));

@@ -70,9 +70,11 @@ impl Form {
     /// A list; `metadata` is the list's.
     pub(crate) fn list(self, resource: &Resource, objects: &[Value], metadata: &Value, now: Timestamp) -> Value {
         match self {
-            Self::Plain => json!({
-                "kind": resource.list_kind, "apiVersion": resource.api_version(), "metadata": metadata, "items": objects,
-            }),
+            Self::Plain => {
+                let items: Vec<_> = objects.iter().map(|object| item(resource, object)).collect();
+                let (kind, version) = (&resource.list_kind, resource.api_version());
+                json!({"kind": kind, "apiVersion": version, "metadata": metadata, "items": items})
+            }
             Self::Metadata => json!({
                 "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
                 "items": objects.iter().map(table::partial).collect::<Vec<_>>(),
@@ -94,6 +96,16 @@ impl Form {
             Self::Plain | Self::Metadata => self.object(resource, object, now),
         }
     }
+}
+
+/// An object within a list: where the list is typed, its items do not repeat the type.
+fn item(resource: &Resource, object: &Value) -> Value {
+    let mut item = object.clone();
+    if let Some(fields) = item.as_object_mut().filter(|_| !resource.is_custom()) {
+        fields.shift_remove("kind");
+        fields.shift_remove("apiVersion");
+    }
+    item
 }
 
 fn include(query: &Query) -> Include {

@@ -64,6 +64,7 @@ impl Resource {
     pub(crate) fn verbs(&self) -> &'static [&'static str] {
         match self.builtin() {
             Some(Builtin::SelfSubjectAccessReview) => &["create"],
+            None => &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"],
             _ => &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
         }
     }

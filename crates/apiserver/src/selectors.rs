@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::names;
 use crate::status::ApiError;
 
 /// What an object must carry to be selected.
@@ -29,11 +30,12 @@ struct FieldTerm {
 impl Selector {
     /// Reads both selectors of a request. `selectable` lists the fields beside `metadata.name` and `metadata.namespace`.
     pub(crate) fn parse(labels: &str, fields: &str, selectable: &[&str]) -> Result<Self, ApiError> {
-        Ok(Self {
-            labels: parse_labels(labels)
-                .ok_or_else(|| ApiError::bad_request(format!("unable to parse label selector: {labels:?}")))?,
-            fields: parse_fields(fields, selectable)?,
-        })
+        let labels = parse_labels(labels)
+            .ok_or_else(|| ApiError::bad_request(format!("unable to parse label selector: {labels:?}")))?;
+        for requirement in &labels {
+            requirement.check_values()?;
+        }
+        Ok(Self { labels, fields: parse_fields(fields, selectable)? })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -48,6 +50,15 @@ impl Selector {
 }
 
 impl Requirement {
+    fn check_values(&self) -> Result<(), ApiError> {
+        let (Self::In(key, values) | Self::NotIn(key, values)) = self else { return Ok(()) };
+        let wrong = values.iter().enumerate().find(|(_, value)| !names::is_label_value(value));
+        wrong.map_or(Ok(()), |(index, value)| {
+            let why = format!("values[{index}][{key}]: Invalid value: {value:?}: {}", names::LABEL_VALUE);
+            Err(ApiError::bad_request(format!("unable to parse requirement: {why}")))
+        })
+    }
+
     fn matches(&self, labels: &Value) -> bool {
         let label = |key: &String| labels[key.as_str()].as_str();
         match self {

@@ -90,7 +90,8 @@ impl ApiError {
     }
 
     pub(crate) fn method_not_allowed() -> Self {
-        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        let message = "the server does not allow this method on the requested resource";
+        Self { details: Some(Box::default()), ..Self::new(405, "MethodNotAllowed", message) }
     }
 
     pub(crate) fn not_acceptable(offered: &str) -> Self {
@@ -106,6 +107,17 @@ impl ApiError {
     pub(crate) fn conflict(subject: Subject<'_>, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", subject.qualified());
         Self { details: Some(Box::new(subject.details(name))), ..Self::new(409, "Conflict", message) }
+    }
+
+    /// An option of the request that is not one of `supported`; `options` is `CreateOptions` or a sibling.
+    pub(crate) fn unsupported_option(options: &str, field: &str, given: &Value, supported: &[&str]) -> Self {
+        let supported: Vec<_> = supported.iter().map(|one| format!("\"{one}\"")).collect();
+        let cause = Cause {
+            reason: "FieldValueNotSupported",
+            message: format!("Unsupported value: {given}: supported values: {}", supported.join(", ")),
+            field: field.to_owned(),
+        };
+        Self::invalid(Subject { group: "meta.k8s.io", plural: "", kind: options }, "", vec![cause])
     }
 
     /// The writer's `resourceVersion` is not the stored one.
@@ -154,8 +166,11 @@ impl ApiError {
     pub(crate) fn to_json(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason,
+            "message": self.message,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if let Some(details) = &self.details {
             status["details"] = details.to_json();
         }
@@ -200,6 +215,23 @@ impl Cause {
         why: impl std::fmt::Display,
     ) -> Self {
         Self { reason: "FieldValueInvalid", message: format!("Invalid value: {value}: {why}"), field: field.into() }
+    }
+
+    /// For values too large to repeat: objects and lists.
+    pub(crate) fn invalid_whole(field: impl Into<String>, why: impl std::fmt::Display) -> Self {
+        Self { reason: "FieldValueInvalid", message: format!("Invalid value: {why}"), field: field.into() }
+    }
+
+    /// Whether the object is so far from its schema that rules cannot be evaluated on it.
+    pub(crate) fn blocks_rules(&self) -> bool {
+        [
+            "FieldValueNotSupported",
+            "FieldValueRequired",
+            "FieldValueTooLong",
+            "FieldValueTooMany",
+            "FieldValueTypeInvalid",
+        ]
+        .contains(&self.reason)
     }
 
     pub(crate) fn required(field: impl Into<String>, why: &str) -> Self {

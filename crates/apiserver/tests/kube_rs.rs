@@ -375,8 +375,8 @@ async fn the_core_kinds_hold_what_they_are_given() {
     let secret = secrets.create(&PostParams::default(), &secret).await.unwrap();
     assert_eq!((secret.type_.as_deref(), &secret.data.unwrap()["k"].0[..]), (Some("Opaque"), &b"v"[..]));
     let leases: Api<Lease> = Api::namespaced(client.clone(), "n");
-    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {"holderIdentity": "me",
-        "renewTime": "2026-01-01T00:00:00.000000Z"}});
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
+        "spec": {"holderIdentity": "me", "renewTime": "2026-01-01T00:00:00.000000Z"}});
     leases.patch("l", &PatchParams::apply("me"), &Patch::Apply(lease)).await.unwrap();
     // The namespace takes with it what is in it.
     namespaces.delete("n", &DeleteParams::default()).await.unwrap();

@@ -63,7 +63,25 @@ const RULES: &[Never] = &[
         banned: &["oncelet-api", "oncelet-controller", "oncelet-core", "oncelet-engine", "oncelet-store"],
         because: "it serves any CRD, and knows nothing of runs",
     },
+    Never {
+        package: "oncelet-model",
+        reach: Reach::Anywhere,
+        banned: &[
+            "bollard",
+            "kube",
+            "kube-core",
+            "oncelet-controller",
+            "oncelet-engine",
+            "oncelet-store",
+            "sqlx",
+            "tokio",
+        ],
+        because: "it models them, around the code of the pure core",
+    },
 ];
+
+/// What is there for its tests only: no crate is built with it.
+const ONLY_FOR_ITS_TESTS: &str = "oncelet-model";
 
 /// Where an error may lose its type: at the edge, where nobody handles it any more.
 const MAY_DECLARE_ANYHOW: &[&str] = &["oncelet", "oncelet-tests", "xtask"];
@@ -148,6 +166,9 @@ pub(super) fn broken_rules(members: &[Member]) -> Vec<Problem> {
         if member.declared.contains("anyhow") && !MAY_DECLARE_ANYHOW.contains(&name.as_str()) {
             problems.push(format!("{name} names anyhow: a library has one error enum of its own"));
         }
+        if member.declared.contains(ONLY_FOR_ITS_TESTS) {
+            problems.push(format!("{name} names {ONLY_FOR_ITS_TESTS}, which is there for its own tests only"));
+        }
         for banned in NEVER_ANYWHERE.iter().filter(|banned| member.reached.contains(**banned)) {
             problems.push(format!(
                 "{name} is built with {banned}: TLS is rustls with ring (cargo tree -p {name} -i {banned})"
@@ -207,6 +228,12 @@ mod tests {
         let problems = broken_rules(&workspace_with(member("oncelet-store", &["anyhow"], &["anyhow"])));
         assert_eq!(problems.len(), 1);
         assert!(problems[0].starts_with("oncelet-store names anyhow"), "{}", problems[0]);
+    }
+
+    #[test]
+    fn no_crate_is_built_with_the_model() {
+        let problems = broken_rules(&workspace_with(member("oncelet", &["oncelet-model"], &["oncelet-model"])));
+        assert_eq!(problems, ["oncelet names oncelet-model, which is there for its own tests only"]);
     }
 
     #[test]

@@ -28,6 +28,13 @@ pub(super) fn check(new: &Value) -> Vec<Cause> {
     let spec = &new["spec"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut causes = Vec::new();
+    if !["", "Cluster", "Namespaced"].contains(&spec["scope"].as_str().unwrap_or_default()) {
+        causes.push(Cause {
+            reason: "FieldValueNotSupported",
+            message: format!("Unsupported value: {}: supported values: \"Cluster\", \"Namespaced\"", spec["scope"]),
+            field: "spec.scope".to_owned(),
+        });
+    }
     for field in ["group", "scope"] {
         if text(&spec[field]).is_empty() {
             causes.push(Cause::required(format!("spec.{field}"), ""));
@@ -58,7 +65,7 @@ pub(super) fn check(new: &Value) -> Vec<Cause> {
     for (index, version) in versions.iter().enumerate() {
         if !version["schema"]["openAPIV3Schema"].is_object() {
             let field = format!("spec.versions[{index}].schema.openAPIV3Schema");
-            causes.push(Cause::required(field, "schemas are required"));
+            causes.push(Cause::required(field, ""));
         }
     }
     if let Err(error) = from_definition(new) {

@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+use crate::meta;
+use crate::status::Cause;
+
 pub(super) const CORE_SELECTABLE: [&str; 10] = [
     "involvedObject.kind",
     "involvedObject.namespace",
@@ -39,11 +42,67 @@ const RENAMED: [(&str, &str); 7] = [
     ("reportingComponent", "reportingController"),
 ];
 
+/// Written out even where they say nothing: typed clients of other languages rely on it.
+const ALWAYS: [(&str, &str); 6] = [
+    ("source", "{}"),
+    ("firstTimestamp", "null"),
+    ("lastTimestamp", "null"),
+    ("eventTime", "null"),
+    ("reportingComponent", "\"\""),
+    ("reportingInstance", "\"\""),
+];
+
+/// The event as `core/v1` shows it.
+pub(super) fn show_core(mut event: Value) -> Value {
+    if let Some(fields) = event.as_object_mut() {
+        for (field, empty) in ALWAYS {
+            if !fields.contains_key(field) {
+                fields.insert(field.to_owned(), serde_json::from_str(empty).unwrap_or_default());
+            }
+        }
+    }
+    event
+}
+
+/// The event as `events.k8s.io/v1` shows it.
+pub(super) fn show(event: Value) -> Value {
+    let mut event = from_core(show_core(event));
+    if let Some(fields) = event.as_object_mut() {
+        // Text that says nothing is left out here.
+        fields.retain(|name, value| !(name.starts_with("reporting") && *value == ""));
+    }
+    event
+}
+
+/// An event is told where its object is.
+pub(super) fn check(event: &Value) -> Vec<Cause> {
+    let about = event["involvedObject"]["namespace"].as_str().unwrap_or_default();
+    // What has no namespace is told of in `default`.
+    let place = if about.is_empty() { "default" } else { about };
+    if place == meta::text(event, "namespace") {
+        return Vec::new();
+    }
+    vec![Cause::invalid("involvedObject.namespace", Value::from(about), "does not match event.namespace")]
+}
+
+/// What a new event of `events.k8s.io/v1` must say beside.
+pub(super) fn check_new(event: &Value) -> Vec<Cause> {
+    let mut causes = check(event);
+    if !event["eventTime"].is_string() {
+        causes.push(Cause::required("eventTime", ""));
+    }
+    let kind = event["type"].as_str().unwrap_or_default();
+    if !["Normal", "Warning"].contains(&kind) {
+        causes.push(Cause::invalid("type", Value::from(kind), format!("has invalid value: {kind}")));
+    }
+    causes
+}
+
 pub(super) fn to_core(event: Value) -> Value {
     rename(event, |name| RENAMED.iter().find(|(_, new)| *new == name).map(|(core, _)| *core))
 }
 
-pub(super) fn from_core(event: Value) -> Value {
+fn from_core(event: Value) -> Value {
     rename(event, |name| RENAMED.iter().find(|(core, _)| *core == name).map(|(_, new)| *new))
 }
 

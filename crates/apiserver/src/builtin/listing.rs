@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::{coordination, core, events};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Builtin, DEFINITIONS, NAMESPACES};
 use crate::registry::{Nature, Resource};
@@ -45,7 +45,8 @@ pub(crate) fn resources() -> Vec<Resource> {
 }
 
 fn core_events() -> Resource {
-    let schema = schema_of::<core::v1::Event>();
+    let mut schema = schema_of::<core::v1::Event>();
+    atomic(&mut schema, &["involvedObject", "related"]);
     resource(Builtin::CoreEvent, ("", "v1"), "Event", "events", &schema)
         .short_names(&["ev"])
         .without_name_column()
@@ -55,7 +56,7 @@ fn core_events() -> Resource {
             text("Reason", ".reason"),
             text("Object", "object()"),
             text("Subobject", ".involvedObject.fieldPath").wide(),
-            text("Source", ".source.component|.reportingComponent").wide(),
+            text("Source", "source()").wide(),
             text("Message", ".message"),
             date("First Seen", ".firstTimestamp|.eventTime").wide(),
             number("Count", ".series.count|.count|1").wide(),
@@ -65,7 +66,9 @@ fn core_events() -> Resource {
 
 fn events() -> Resource {
     let version = ("events.k8s.io", "v1");
-    let mut events = resource(Builtin::Event, version, "Event", "events", &schema_of::<events::v1::Event>());
+    let mut schema = schema_of::<events::v1::Event>();
+    atomic(&mut schema, &["regarding", "related"]);
+    let mut events = resource(Builtin::Event, version, "Event", "events", &schema);
     // The same objects as those of `core/v1`.
     events.table = Arc::from("events");
     events.short_names(&["ev"]).without_name_column().columns([
@@ -74,7 +77,7 @@ fn events() -> Resource {
         text("Reason", ".reason"),
         text("Object", "object()"),
         text("Subobject", ".regarding.fieldPath").wide(),
-        text("Source", ".deprecatedSource.component|.reportingController").wide(),
+        text("Source", "source()").wide(),
         text("Message", ".note"),
         date("First Seen", ".deprecatedFirstTimestamp|.eventTime").wide(),
         number("Count", ".series.count|.deprecatedCount|1").wide(),
@@ -110,6 +113,13 @@ fn number(name: &str, path: &str) -> Column {
 
 fn date(name: &str, path: &str) -> Column {
     Column::new(name, ColumnType::Date, path)
+}
+
+/// References to other objects are replaced as a whole, which the published types do not say.
+fn atomic(schema: &mut Value, fields: &[&str]) {
+    for field in fields {
+        schema["properties"][field]["x-kubernetes-map-type"] = json!("atomic");
+    }
 }
 
 /// The schema of a type of `k8s-openapi`, with everything that it refers to inlined.
@@ -162,7 +172,7 @@ impl Resource {
     }
 
     fn columns<const N: usize>(mut self, columns: [Column; N]) -> Self {
-        self.columns.extend(columns);
+        self.columns.extend(columns.into_iter().map(Column::of_builtin));
         self
     }
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::{coordination, core, events};
 use serde_json::{Value, json};
 
 use crate::meta;
+use crate::names;
 use crate::status::Cause;
 pub(crate) use listing::resources;
 
@@ -37,17 +38,36 @@ impl Builtin {
             Self::Namespace => prepare_namespace(new),
             Self::Secret => secret::prepare(new),
             Self::Definition => definition::prepare(new, old, now),
-            Self::ConfigMap | Self::CoreEvent | Self::Event | Self::Lease | Self::SelfSubjectAccessReview => {}
+            Self::ConfigMap => drop_empty(new, &["data", "binaryData"]),
+            Self::CoreEvent | Self::Event | Self::Lease | Self::SelfSubjectAccessReview => {}
         }
     }
 
     /// Rules beyond the schema.
     pub(crate) fn check(self, new: &Value, old: Option<&Value>) -> Vec<Cause> {
         match self {
-            Self::ConfigMap => immutable_data(new, old, &["data", "binaryData"]),
+            Self::ConfigMap => {
+                let mut causes = check_keys(new, &["data", "binaryData"]);
+                causes.extend(immutable_data(new, old, &["data", "binaryData"]));
+                causes
+            }
             Self::Secret => secret::check(new, old),
             Self::Definition => definition::check(new),
-            _ => Vec::new(),
+            Self::Lease => check_lease(new),
+            Self::Event if old.is_none() => event::check_new(new),
+            Self::CoreEvent | Self::Event => event::check(new),
+            Self::Namespace | Self::SelfSubjectAccessReview => Vec::new(),
+        }
+    }
+
+    /// What an object of the kind holds that says nothing: parts that are always there, and what the server fills in.
+    pub(crate) fn nothing(self) -> Value {
+        match self {
+            Self::Lease => json!({"spec": {}}),
+            Self::Namespace => json!({"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+            Self::CoreEvent | Self::Event => json!({"involvedObject": {}, "source": {}}),
+            Self::Definition => json!({"spec": {"names": {}}}),
+            Self::ConfigMap | Self::Secret | Self::SelfSubjectAccessReview => json!({}),
         }
     }
 
@@ -69,7 +89,11 @@ impl Builtin {
 
     /// This kind's form of a stored object.
     pub(crate) fn show(self, object: Value) -> Value {
-        if self == Self::Event { event::from_core(object) } else { object }
+        match self {
+            Self::Event => event::show(object),
+            Self::CoreEvent => event::show_core(object),
+            _ => object,
+        }
     }
 
     /// The schema document of the kind and of everything that it refers to, under `components/schemas`.
@@ -87,6 +111,15 @@ impl Builtin {
     }
 }
 
+/// A map without entries is the same as none.
+fn drop_empty(new: &mut Value, fields: &[&str]) {
+    if let Some(object) = new.as_object_mut() {
+        object.retain(|name, value| {
+            !(fields.contains(&name.as_str()) && value.as_object().is_some_and(serde_json::Map::is_empty))
+        });
+    }
+}
+
 fn prepare_namespace(new: &mut Value) {
     let name = meta::name(new).to_owned();
     if let Some(metadata) = meta::of(new) {
@@ -96,6 +129,32 @@ fn prepare_namespace(new: &mut Value) {
     let phase = if meta::is_ending(new) { "Terminating" } else { "Active" };
     new["spec"] = json!({"finalizers": ["kubernetes"]});
     new["status"] = json!({"phase": phase});
+}
+
+fn check_lease(lease: &Value) -> Vec<Cause> {
+    let spec = &lease["spec"];
+    let below = |field: &str, least: i64| spec[field].as_i64().filter(|&number| number < least);
+    let duration = below("leaseDurationSeconds", 1)
+        .map(|given| Cause::invalid("spec.leaseDurationSeconds", given, "must be greater than 0"));
+    let transitions = below("leaseTransitions", 0)
+        .map(|given| Cause::invalid("spec.leaseTransitions", given, "must be greater than or equal to 0"));
+    duration.into_iter().chain(transitions).collect()
+}
+
+/// Keys of these maps become names of files, and one key is in one map.
+fn check_keys(new: &Value, fields: &[&str]) -> Vec<Cause> {
+    let keys = |field: &str| new[field].as_object().into_iter().flat_map(|map| map.keys());
+    let mut causes = Vec::new();
+    for (index, field) in fields.iter().enumerate() {
+        for key in keys(field) {
+            causes.extend(names::check_config_key(field, key));
+            for other in fields[index + 1..].iter().filter(|other| new[**other].get(key).is_some()) {
+                let why = format!("duplicate of key present in {other}");
+                causes.push(Cause::invalid(format!("{field}[{key}]"), json!(key), why));
+            }
+        }
+    }
+    causes
 }
 
 /// An object that says `immutable: true` keeps its data and goes on saying so.

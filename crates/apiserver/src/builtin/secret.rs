@@ -4,10 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::immutable_data;
+use super::{check_keys, drop_empty, immutable_data};
 use crate::status::Cause;
 
 pub(super) fn prepare(new: &mut Value) {
+    drop_empty(new, &["data", "stringData"]);
     let Some(fields) = new.as_object_mut() else { return };
     if let Some(Value::Object(plain)) = fields.shift_remove("stringData") {
         let data = fields.entry("data").or_insert_with(|| json!({}));
@@ -22,7 +23,17 @@ pub(super) fn prepare(new: &mut Value) {
 }
 
 pub(super) fn check(new: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = immutable_data(new, old, &["data"]);
+    let mut causes = check_keys(new, &["data"]);
+    let wanted: &[&str] = match new["type"].as_str() {
+        Some("kubernetes.io/tls") => &["tls.crt", "tls.key"],
+        Some("kubernetes.io/dockerconfigjson") => &[".dockerconfigjson"],
+        Some("kubernetes.io/dockercfg") => &[".dockercfg"],
+        Some("kubernetes.io/ssh-auth") => &["ssh-privatekey"],
+        _ => &[],
+    };
+    let missing = wanted.iter().filter(|key| new["data"].get(**key).is_none());
+    causes.extend(missing.map(|key| Cause::required(format!("data[{key}]"), "")));
+    causes.extend(immutable_data(new, old, &["data"]));
     if old.is_some_and(|old| old["type"] != new["type"]) {
         causes.push(Cause::invalid("type", &new["type"], "field is immutable"));
     }

@@ -4,11 +4,10 @@ use axum::body::Body;
 use http::Response;
 use serde_json::{Value, json};
 
-use super::{Answer, Booking, Call};
+use super::{Answer, Call};
 use crate::builtin::{Builtin, NAMESPACES};
 use crate::lifecycle;
-use crate::patch::managers::book_update;
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause};
 use crate::storage::{CreateRefused, Key};
 use crate::{body, meta};
 
@@ -26,8 +25,8 @@ pub(super) fn create(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError
 /// Stores a new object, the writer's own in all its fields.
 fn create_object(call: &Call, object: Value) -> Result<Answer, ApiError> {
     store_new(call, object, |object| {
-        let booking = Booking::of(call);
-        book_update(&Value::Null, object, Some(&call.resource.schema), &booking.writer(call));
+        let nothing = call.resource.builtin().map_or_else(|| json!({}), Builtin::nothing);
+        call.book(&nothing, object, None);
     })
 }
 
@@ -61,7 +60,14 @@ pub(super) fn store_new(call: &Call, object: Value, book: impl FnOnce(&mut Value
         CreateRefused::ParentMissing => ApiError::not_found(super::namespace::SUBJECT, namespace),
         CreateRefused::ParentEnding => {
             let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-            ApiError::forbidden(subject, &name, &why)
+            let cause = Cause {
+                reason: "NamespaceTerminating",
+                message: format!("namespace {namespace} is being terminated"),
+                field: "metadata.namespace".to_owned(),
+            };
+            let mut error = ApiError::forbidden(subject, &name, &why);
+            error.details.get_or_insert_default().causes = vec![cause];
+            error
         }
     })?;
     call.after_commit();

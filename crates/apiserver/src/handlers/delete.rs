@@ -38,22 +38,25 @@ impl Options {
         let query = call.query.text("propagationPolicy");
         let policy = if query.is_empty() { body["propagationPolicy"].as_str().unwrap_or_default() } else { query };
         let orphan = body["orphanDependents"] == true || call.query.flag("orphanDependents");
+        if !policy.is_empty() && body["orphanDependents"].is_boolean() {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            let subject = status::Subject { group: "meta.k8s.io", plural: "", kind: "DeleteOptions" };
+            let cause = Cause::invalid("propagationPolicy", json!(policy), why);
+            return Err(ApiError::invalid(subject, "", vec![cause]));
+        }
         let (policy, foreground) = match policy {
             "" if orphan => (Policy::Orphan, false),
             "" | "Background" => (Policy::Background, false),
             "Orphan" => (Policy::Orphan, false),
             "Foreground" => (Policy::Background, true),
             other => {
-                let causes = vec![Cause {
-                    reason: "FieldValueNotSupported",
-                    message: format!(
-                        "Unsupported value: {}: supported values: \"Background\", \"Foreground\", \"Orphan\"",
-                        json!(other)
-                    ),
-                    field: "propagationPolicy".to_owned(),
-                }];
-                let subject = status::Subject { group: "meta.k8s.io", plural: "", kind: "DeleteOptions" };
-                return Err(ApiError::invalid(subject, "", causes));
+                let supported = ["Foreground", "Background", "Orphan", "nil"];
+                return Err(ApiError::unsupported_option(
+                    "DeleteOptions",
+                    "propagationPolicy",
+                    &json!(other),
+                    &supported,
+                ));
             }
         };
         Ok(Self {
@@ -68,16 +71,19 @@ impl Options {
     fn check(&self, call: &Call, found: &Stored) -> Result<(), ApiError> {
         let subject = call.resource.subject();
         let name = &found.key.name;
-        let failed = |what: &str, wanted: &str, is: &str| {
-            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}");
-            ApiError::conflict(subject, name, &why)
+        let failed = |what: &str, wanted: &str, is: &str, maybe: &str| {
+            // Kubernetes names the kind here, where it names the resource elsewhere.
+            let subject = status::Subject { plural: subject.kind, ..subject };
+            let compared =
+                format!("the {what} in the precondition ({wanted}) does not match the {what} in record ({is})");
+            ApiError::conflict(subject, name, &format!("{compared}. The object might have been {maybe}"))
         };
         if let Some(uid) = self.uid.as_deref().filter(|uid| *uid != meta::text(&found.value, "uid")) {
-            return Err(failed("UID", uid, meta::text(&found.value, "uid")));
+            return Err(failed("UID", uid, meta::text(&found.value, "uid"), "deleted and then recreated"));
         }
         let version = found.version.to_string();
         if let Some(wanted) = self.version.as_deref().filter(|wanted| *wanted != version) {
-            return Err(failed("ResourceVersion", wanted, &version));
+            return Err(failed("ResourceVersion", wanted, &version, "modified"));
         }
         // Foreground means that the owner outlasts its dependents. That is not built for dependents that can hold out.
         let holds_out = |(_, dependent): &(Arc<str>, Arc<Stored>)| meta::finalizers(&dependent.value).next().is_some();
@@ -129,7 +135,10 @@ pub(super) fn delete_collection(call: &Call, raw: &[u8]) -> Result<Response<Body
     }
     call.after_commit();
     let form = crate::negotiate::Form::of(&call.headers, &call.query)?;
-    let metadata = json!({"resourceVersion": call.app.store.version().to_string()});
+    let mut metadata = json!({"resourceVersion": call.app.store.version().to_string()});
+    if call.resource.is_custom() {
+        metadata["continue"] = json!("");
+    }
     Ok(crate::negotiate::json_reply(200, &form.list(&call.resource, &items, &metadata, call.now())))
 }
 
@@ -157,7 +166,9 @@ pub(super) fn end(app: &App, table: &Arc<str>, key: &Key, policy: Policy) -> Opt
         }
         let mut ending = found.value.clone();
         meta::set(&mut ending, "deletionTimestamp", meta::time(app.now()));
-        meta::set(&mut ending, "deletionGracePeriodSeconds", json!(0));
+        if !is_namespace {
+            meta::set(&mut ending, "deletionGracePeriodSeconds", json!(0));
+        }
         if let Some(generation) = ending["metadata"]["generation"].as_i64() {
             meta::set(&mut ending, "generation", json!(generation + 1));
         }
@@ -170,8 +181,8 @@ pub(super) fn end(app: &App, table: &Arc<str>, key: &Key, policy: Policy) -> Opt
             release_dependents(app, &marked, policy);
         }
         if is_namespace {
+            // Told as ending even where it is gone by now: that is what clients expect of a namespace.
             namespace::empty(app, &key.name);
-            return app.store.get(table, key);
         }
         return Some(marked);
     }

@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::builtin::{Builtin, DEFINITIONS};
 use crate::lifecycle::FieldValidation;
 use crate::negotiate::{Form, json_reply};
-use crate::patch::managers::Writer;
+use crate::patch::managers::{Writer, book_update};
 use crate::registry::Resource;
 use crate::route::{Query, Target};
 use crate::selectors::Selector;
@@ -98,6 +98,39 @@ impl Call {
         object
     }
 
+    /// Refuses options that say nothing known.
+    fn check_options(&self, method: &Method) -> Result<(), ApiError> {
+        let options = match *method {
+            Method::POST => "CreateOptions",
+            Method::PUT => "UpdateOptions",
+            Method::PATCH => "PatchOptions",
+            Method::DELETE => "DeleteOptions",
+            _ => return Ok(()),
+        };
+        let dry_run = self.query.text("dryRun");
+        if !["", "All"].contains(&dry_run) {
+            return Err(ApiError::unsupported_option(options, "dryRun", &json!([dry_run]), &["All"]));
+        }
+        let validation = self.query.text("fieldValidation");
+        if *method != Method::DELETE && !FieldValidation::NAMES.contains(&validation) {
+            let (field, given) = ("fieldValidation", json!(validation));
+            return Err(ApiError::unsupported_option(options, field, &given, &FieldValidation::NAMES));
+        }
+        Ok(())
+    }
+
+    /// Books a write that is not an apply, in the form in which it was written.
+    fn book(&self, old: &Value, new: &mut Value, given: Option<&Value>) {
+        let booking = Booking::of(self);
+        let show = |stored: &Value| match self.resource.builtin() {
+            Some(builtin) => builtin.show(stored.clone()),
+            None => stored.clone(),
+        };
+        let mut shown = show(new);
+        book_update(&show(old), &mut shown, given, Some(&self.resource.schema), &booking.writer(self));
+        crate::meta::copy(&shown, new, "managedFields");
+    }
+
     fn field_validation(&self) -> FieldValidation {
         FieldValidation::parse(self.query.text("fieldValidation"))
     }
@@ -168,11 +201,12 @@ impl Answer {
 
 pub(crate) fn dispatch(method: &Method, call: Call, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let one = call.name.is_some();
+    call.check_options(method)?;
     if call.resource.builtin() == Some(Builtin::SelfSubjectAccessReview) && (method != Method::POST || one) {
         return Err(ApiError::method_not_allowed());
     }
     match (method, one) {
-        (&Method::GET, _) if call.query.flag("watch") => watch::watch(call),
+        (&Method::GET, false) if call.query.flag("watch") => watch::watch(call),
         (&Method::GET, true) => read::get(&call),
         (&Method::GET, false) => read::list(&call),
         (&Method::POST, false) => create::create(&call, body),

@@ -6,13 +6,17 @@ use serde_json::{Value, json};
 
 use super::update::Next;
 use super::{Booking, Call, create, update};
-use crate::patch::{json_patch, managers, merge, strategic};
-use crate::status::ApiError;
+use crate::lifecycle;
+use crate::patch::{json_patch, last_applied, managers, merge, strategic};
+use crate::status::{ApiError, Cause, Subject};
 use crate::{body, meta};
 
 const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 const ACCEPTED_BUILTIN: &str = "application/json-patch+json, application/merge-patch+json, \
     application/strategic-merge-patch+json, application/apply-patch+yaml";
+
+/// The field manager of `kubectl apply --server-side`.
+const KUBECTL: &str = "kubectl";
 
 pub(super) fn patch(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
     let answer = match body::media_type(&call.headers) {
@@ -27,8 +31,7 @@ pub(super) fn patch(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError>
         "application/json-patch+json" => {
             let operations = json_patch::parse(&body::json(raw)?)?;
             update::change(call, |current| {
-                json_patch::apply(current, &operations)
-                    .map_err(|error| error.into_api(call.resource.subject(), meta::name(current)))
+                json_patch::apply(current, &operations).map_err(json_patch::PatchError::into_api)
             })
         }
         "application/apply-patch+yaml" => return apply(call, raw),
@@ -36,6 +39,36 @@ pub(super) fn patch(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError>
         _ => Err(ApiError::unsupported_media_type(ACCEPTED_BUILTIN)),
     };
     call.reply(answer?)
+}
+
+/// Whether what is applied names itself, as the URL does, and only fields that there are.
+fn check_applied(call: &Call, applied: &Value) -> Result<(), ApiError> {
+    let text = |field: &str| applied[field].as_str().unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if api_version.is_empty() || kind.is_empty() {
+        let group_version = if api_version.is_empty() { "/" } else { api_version };
+        return Err(ApiError::bad_request(format!("invalid object type: {group_version}, Kind={kind}")));
+    }
+    let name = meta::name(applied);
+    let in_url = call.name.as_deref().unwrap_or_default();
+    if !name.is_empty() && name != in_url {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({in_url})"
+        )));
+    }
+    let unknown = call.resource.schema.prune(&mut applied.clone());
+    let unknown: Vec<_> = unknown.iter().map(|path| format!(".{path}: field not declared in schema")).collect();
+    let why = match unknown.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    };
+    let namespace = meta::text(applied, "namespace");
+    let core = if api_version.contains('/') { "" } else { "/" };
+    let message =
+        format!("failed to create typed patch object ({namespace}/{name}; {core}{api_version}, Kind={kind}): {why}");
+    // Kubernetes has no better code for it.
+    Err(ApiError::new(500, "", message))
 }
 
 /// Server-side apply: creates what is not there, unless only its status was meant.
@@ -46,13 +79,15 @@ fn apply(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
     }
     let manager = call.query.text("fieldManager");
     if manager.is_empty() {
-        return Err(ApiError::bad_request(
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-        ));
+        let cause = Cause::required("fieldManager", "is required for apply patch");
+        let subject = Subject { group: "meta.k8s.io", plural: "", kind: "PatchOptions" };
+        return Err(ApiError::invalid(subject, "", vec![cause]));
     }
+    check_applied(call, &applied)?;
     if applied["metadata"]["managedFields"].as_array().is_some_and(|fields| !fields.is_empty()) {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
+    let names_itself = !meta::name(&applied).is_empty();
     // Bodies for status and leases may carry no metadata: the URL names the object.
     meta::set(&mut applied, "name", json!(call.name.as_deref().unwrap_or_default()));
     if let Some(namespace) = call.namespace.as_deref().filter(|_| call.resource.namespaced) {
@@ -61,8 +96,12 @@ fn apply(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
     let schema = Some(&*call.resource.schema);
     let booking = Booking::of(call);
     let laid_over = |current: &Value| {
+        let writer = booking.writer(call);
         let force = call.query.flag("force");
-        managers::apply(current, &applied, schema, &booking.writer(call), force, call.resource.subject())
+        if manager == KUBECTL {
+            return last_applied::apply(current, &applied, schema, &writer, force);
+        }
+        managers::apply(current, &applied, schema, &writer, force)
     };
     let change = || {
         update::replace(call, |current| {
@@ -73,6 +112,9 @@ fn apply(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
     match change() {
         Err(error) if error.code == 404 && !call.status => {}
         answer => return call.reply(answer?),
+    }
+    if !names_itself {
+        return Err(lifecycle::name_differs("", call.name.as_deref().unwrap_or_default()));
     }
     let new = laid_over(&Value::Null)?;
     let entries = new.entries();

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 
 use super::{Answer, Call};
 use crate::negotiate::{Form, json_reply};
-use crate::status::{ApiError, Details};
+use crate::status::{ApiError, Cause, Details, Subject};
 use crate::storage::{Key, Snapshot};
+
+pub(super) const LIST_OPTIONS: Subject<'static> = Subject { group: "meta.k8s.io", plural: "", kind: "ListOptions" };
 
 pub(super) fn get(call: &Call) -> Result<Response<Body>, ApiError> {
     let found = call.find()?;
@@ -26,6 +28,7 @@ struct Continue {
 
 pub(super) fn list(call: &Call) -> Result<Response<Body>, ApiError> {
     let form = Form::of(&call.headers, &call.query)?;
+    check_list_options(call)?;
     let selector = call.selector()?;
     let resume = match call.query.text("continue") {
         "" => None,
@@ -38,6 +41,9 @@ pub(super) fn list(call: &Call) -> Result<Response<Body>, ApiError> {
     let limit = call.query.number("limit").filter(|&limit| limit > 0).and_then(|limit| usize::try_from(limit).ok());
     let page: Vec<_> = selected.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
     let mut metadata = json!({"resourceVersion": version.to_string()});
+    if call.resource.is_custom() && form == Form::Plain {
+        metadata["continue"] = json!("");
+    }
     if let (Some(_), Some(last)) = (selected.peek(), page.last()) {
         let next = Continue { version, namespace: last.key.namespace.clone(), name: last.key.name.clone() };
         metadata["continue"] = json!(URL_SAFE_NO_PAD.encode(json!(next).to_string()));
@@ -47,6 +53,39 @@ pub(super) fn list(call: &Call) -> Result<Response<Body>, ApiError> {
     }
     let page: Vec<Value> = page.iter().map(|object| call.present(&object.value)).collect();
     Ok(json_reply(200, &form.list(&call.resource, &page, &metadata, call.now())))
+}
+
+fn check_list_options(call: &Call) -> Result<(), ApiError> {
+    let text = |option: &str| call.query.text(option);
+    let limit = text("limit");
+    if !limit.is_empty() && limit.parse::<i64>().is_err() {
+        return Err(ApiError::bad_request(format!("strconv.ParseInt: parsing {limit:?}: invalid syntax")));
+    }
+    let (version, matching) = (text("resourceVersion"), text("resourceVersionMatch"));
+    let mut causes = Vec::new();
+    if !matching.is_empty() {
+        let field = "resourceVersionMatch";
+        if version.is_empty() {
+            causes
+                .push(Cause::forbidden(field, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+        }
+        if !text("continue").is_empty() {
+            causes.push(Cause::forbidden(field, "resourceVersionMatch is forbidden when continue is provided"));
+        }
+        if !["Exact", "NotOlderThan"].contains(&matching) {
+            let message =
+                format!("Unsupported value: {}: supported values: \"Exact\", \"NotOlderThan\", \"\"", json!(matching));
+            causes.push(Cause { reason: "FieldValueNotSupported", message, field: field.to_owned() });
+        }
+        if matching == "Exact" && version == "0" {
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            causes.push(Cause::forbidden(field, why));
+        }
+    }
+    if !text("sendInitialEvents").is_empty() {
+        causes.push(Cause::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+    }
+    if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid(LIST_OPTIONS, "", causes)) }
 }
 
 fn decode(token: &str) -> Result<Continue, ApiError> {

@@ -6,10 +6,10 @@ use axum::body::Body;
 use http::Response;
 use serde_json::Value;
 
-use super::{Answer, Booking, Call, delete, namespace};
+use super::{Answer, Call, delete, namespace};
 use crate::lifecycle::{self, Admitted, Change};
-use crate::patch::managers::{book_apply, book_update};
-use crate::status::ApiError;
+use crate::patch::managers::book_apply;
+use crate::status::{ApiError, Cause, Subject};
 use crate::storage::Stored;
 use crate::{body, meta};
 
@@ -18,8 +18,31 @@ const ATTEMPTS: usize = 50;
 
 pub(super) fn update(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
     let object = body::object(&call.headers, raw)?;
-    let answer = change(call, |_| Ok(object.clone()))?;
+    let answer = change(call, |current| {
+        check_precondition(call, &object, current)?;
+        Ok(object.clone())
+    })?;
     call.reply(answer)
+}
+
+/// Whether the new state was made from the current one. Custom resources are not replaced blindly.
+fn check_precondition(call: &Call, new: &Value, current: &Value) -> Result<(), ApiError> {
+    let (subject, name) = (call.resource.subject(), meta::name(current));
+    if meta::name(new) != name {
+        // Refused for that, later.
+        return Ok(());
+    }
+    let (uid, is) = (meta::text(new, "uid"), meta::text(current, "uid"));
+    if !uid.is_empty() && uid != is {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {is}");
+        return Err(ApiError::conflict(subject, name, &why));
+    }
+    if call.resource.is_custom() && meta::text(new, "resourceVersion").is_empty() {
+        let cause = Cause::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+        let subject = Subject { kind: subject.plural, ..subject };
+        return Err(ApiError::invalid(subject, name, vec![cause]));
+    }
+    Ok(())
 }
 
 /// A new state, and who gets its fields: the one who applied it, or the one who changed it.
@@ -40,15 +63,16 @@ pub(super) fn replace(call: &Call, compute: impl Fn(&Value) -> Result<Next, ApiE
     for _ in 0..ATTEMPTS {
         let read = call.find()?;
         let next = compute(&call.present(&read.value))?;
+        let given = next.object["metadata"]["managedFields"].as_array().filter(|given| !given.is_empty());
+        let given = given.map(|given| Value::Array(given.clone()));
+        let given = given.filter(|given| *given != read.value["metadata"]["managedFields"]);
         let change = Change { old: &read.value, status: call.status };
         let mut admitted =
             lifecycle::update(&call.resource, next.object, &change, call.field_validation(), call.now())?;
         if let Some(entries) = next.applied {
             book_apply(entries, &mut admitted.object);
         } else {
-            let booking = Booking::of(call);
-            let schema = Some(&*call.resource.schema);
-            book_update(&read.value, &mut admitted.object, schema, &booking.writer(call));
+            call.book(&read.value, &mut admitted.object, given.as_ref());
         }
         if let Some(answer) = commit(call, &read, admitted) {
             return Ok(answer);

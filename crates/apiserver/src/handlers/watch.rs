@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::Call;
-use super::read::version;
+use super::read::{LIST_OPTIONS, version};
 use crate::negotiate::Form;
 use crate::selectors::Selector;
 use crate::status::{ApiError, Cause};
@@ -38,10 +38,7 @@ struct Watcher {
 
 pub(super) fn watch(call: Call) -> Result<Response<Body>, ApiError> {
     let form = Form::of(&call.headers, &call.query)?;
-    let mut selector = call.selector()?;
-    if let Some(name) = &call.name {
-        selector = Selector::parse("", &format!("metadata.name={name}"), &[])?;
-    }
+    let selector = call.selector()?;
     let initial_events = initial_events(&call)?;
     let after = |seconds| Instant::now() + Duration::from_secs(seconds);
     let allows_bookmarks = call.query.flag("allowWatchBookmarks");
@@ -74,12 +71,7 @@ pub(super) fn watch(call: Call) -> Result<Response<Body>, ApiError> {
         Some((Ok::<_, std::convert::Infallible>(event), watcher))
     });
     let mut response = Response::new(Body::from_stream(events));
-    let content_type = match form {
-        Form::Table(_) => "application/json;as=Table;g=meta.k8s.io;v=v1",
-        Form::Metadata => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
-        Form::Plain => "application/json",
-    };
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
@@ -88,8 +80,12 @@ fn initial_events(call: &Call) -> Result<Option<bool>, ApiError> {
     let text = call.query.text("sendInitialEvents");
     let matching = call.query.text("resourceVersionMatch");
     let refuse = |field: &str, why: &str| {
-        let subject = crate::status::Subject { group: "meta.k8s.io", plural: "", kind: "ListOptions" };
-        Err(ApiError::invalid(subject, "", vec![Cause::forbidden(field, why)]))
+        let mut causes = vec![Cause::forbidden(field, why)];
+        if !["", "NotOlderThan"].contains(&matching) {
+            let message = format!("Unsupported value: {}: supported values: \"NotOlderThan\"", json!(matching));
+            causes.push(Cause { reason: "FieldValueNotSupported", message, field: field.to_owned() });
+        }
+        Err(ApiError::invalid(LIST_OPTIONS, "", causes))
     };
     match (text, matching) {
         ("", "") => Ok(None),
@@ -188,7 +184,7 @@ impl Watcher {
     }
 
     fn bookmark(&mut self, annotations: Option<Value>) {
-        let mut metadata = json!({"resourceVersion": self.cursor.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": self.cursor.to_string()});
         if let Some(annotations) = annotations {
             metadata["annotations"] = annotations;
         }

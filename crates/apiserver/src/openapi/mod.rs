@@ -38,7 +38,7 @@ pub(crate) fn document(registry: &Registry, group: &str, version: &str) -> Resul
     for resource in resources {
         match &resource.nature {
             Nature::Builtin(builtin) => builtin.openapi(&mut generator),
-            Nature::Custom { raw_schema } => drop(schemas.insert(component(resource), custom(resource, raw_schema))),
+            Nature::Custom { raw_schema } => drop(schemas.insert(component(resource), custom(raw_schema))),
         }
         schemas.insert(list_component(resource), list(resource));
         paths::add(resource, &mut paths);
@@ -86,18 +86,42 @@ fn kind(resource: &Resource) -> Value {
     json!({"group": resource.group, "version": resource.version, "kind": resource.kind})
 }
 
+/// As Kubernetes describes the fields that every object has.
+const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should \
+    convert recognized schemas to the latest internal value, and may reject unrecognized values.";
+const KIND: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer \
+    this from the endpoint the client submits requests to. Cannot be updated. In CamelCase.";
+const CONVENTIONS: &str = "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
+
+fn described(what: &str, anchor: &str) -> String {
+    format!("{what} More info: {CONVENTIONS}{anchor}")
+}
+
+/// Spells out what `x-kubernetes-int-or-string` means, for readers that know only JSON Schema.
+fn int_or_string(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.get("x-kubernetes-int-or-string") == Some(&json!(true)) {
+                fields.entry("anyOf").or_insert_with(|| json!([{"type": "integer"}, {"type": "string"}]));
+            }
+            fields.values_mut().for_each(int_or_string);
+        }
+        Value::Array(items) => items.iter_mut().for_each(int_or_string),
+        _ => {}
+    }
+}
+
 /// The definition's schema with the fields that every object has.
-fn custom(resource: &Resource, raw: &Value) -> Value {
+fn custom(raw: &Value) -> Value {
     let mut schema = raw.clone();
     schema["type"] = json!("object");
     if !schema["properties"].is_object() {
         schema["properties"] = json!({});
     }
-    schema["properties"]["apiVersion"] = json!({"type": "string", "description":
-        "The version of this representation of the object."});
-    schema["properties"]["kind"] = json!({"type": "string", "description":
-        format!("The type of the object: {}.", resource.kind)});
-    schema["properties"]["metadata"] = json!({"description": "Standard object's metadata.",
+    int_or_string(&mut schema);
+    schema["properties"]["apiVersion"] = json!({"type": "string", "description": described(API_VERSION, "#resources")});
+    schema["properties"]["kind"] = json!({"type": "string", "description": described(KIND, "#types-kinds")});
+    schema["properties"]["metadata"] = json!({"description": described("Standard object's metadata.", "#metadata"),
         "allOf": [{"$ref": format!("{META}.ObjectMeta")}]});
     schema
 }
@@ -107,9 +131,12 @@ fn list(resource: &Resource) -> Value {
         "type": "object", "description": format!("{} is a list of {}", resource.list_kind, resource.kind),
         "required": ["items"],
         "properties": {
-            "apiVersion": {"type": "string"}, "kind": {"type": "string"},
-            "items": {"type": "array", "items": {"$ref": format!("#/components/schemas/{}", component(resource))}},
-            "metadata": {"allOf": [{"$ref": format!("{META}.ListMeta")}]},
+            "apiVersion": {"type": "string", "description": described(API_VERSION, "#resources")},
+            "kind": {"type": "string", "description": described(KIND, "#types-kinds")},
+            "items": {"type": "array", "description": described(&format!("List of {}.", resource.plural), ""),
+                "items": {"$ref": format!("#/components/schemas/{}", component(resource))}},
+            "metadata": {"description": described("Standard list metadata.", "#types-kinds"),
+                "allOf": [{"$ref": format!("{META}.ListMeta")}]},
         },
         "x-kubernetes-group-version-kind":
             [{"group": resource.group, "version": resource.version, "kind": resource.list_kind}],

@@ -56,8 +56,9 @@ pub(super) fn remove(value: &mut Value, gone: &FieldSet, kept: &FieldSet, schema
             leaving.push(element.clone());
         } else if let Some((child, schema)) = part_mut(value, element, schema) {
             remove(child, gone, kept_here.unwrap_or(&none), schema);
-            // A map that was only there for what has left it.
-            if kept_here.is_none() && child.as_object().is_some_and(Map::is_empty) {
+            // A map or a list that was only there for what has left it.
+            let is_empty = child.as_object().is_some_and(Map::is_empty) || child.as_array().is_some_and(Vec::is_empty);
+            if kept_here.is_none() && is_empty {
                 leaving.push(element.clone());
             }
         }

@@ -87,6 +87,11 @@ pub(crate) fn parts<'a>(
     }
 }
 
+/// A map or a list without anything in it.
+fn is_empty(value: &Value) -> bool {
+    value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
+}
+
 impl FieldSet {
     /// Everything that the value says.
     pub(crate) fn of(value: &Value, schema: Option<&Schema>) -> Self {
@@ -106,22 +111,35 @@ impl FieldSet {
         set
     }
 
-    /// What is new or other in `new`.
+    /// What is new or other in `new`. A map or a list that is new as a whole is in the set beside its parts.
     pub(crate) fn changed(old: &Value, new: &Value, schema: Option<&Schema>) -> Self {
         if old == new {
             return Self::default();
         }
-        let (Some(olds), Some(news)) = (parts(old, schema), parts(new, schema)) else { return Self::of(new, schema) };
+        let Some(news) = parts(new, schema) else { return Self::of(new, schema) };
+        let olds = match parts(old, schema) {
+            Some(olds) => olds,
+            None if is_empty(old) => Vec::new(),
+            None => return Self::of_new(new, schema),
+        };
         let mut set = Self::default();
         for (element, value, schema) in news {
             let before = olds.iter().find(|(old, ..)| *old == element).map(|(_, value, _)| *value);
             let child = match before {
                 Some(before) => Self::changed(before, value, schema),
-                None => Self::of_part(&element, value, schema),
+                None => Self::of_new(value, schema),
             };
             set.insert(element, child);
         }
         set
+    }
+
+    /// Everything that the value says, and the places themselves.
+    fn of_new(value: &Value, schema: Option<&Schema>) -> Self {
+        let parts = parts(value, schema).unwrap_or_default();
+        let part =
+            |(element, value, schema): (Element, &Value, Option<&Schema>)| (element, Self::of_new(value, schema));
+        Self { own: true, children: parts.into_iter().map(part).collect() }
     }
 
     fn insert(&mut self, element: Element, child: Self) {
@@ -165,6 +183,11 @@ impl FieldSet {
 
     pub(crate) fn owns_itself(&self) -> bool {
         self.own
+    }
+
+    /// Leaves out this very place, not what is below it.
+    pub(crate) fn disown(&mut self) {
+        self.own = false;
     }
 
     pub(crate) fn remove_field(&mut self, name: &str) {
@@ -228,8 +251,9 @@ impl FieldSet {
     }
 
     fn collect(&self, at: &str, found: &mut Vec<String>) {
-        if self.own && !at.is_empty() {
-            found.push(at.to_owned());
+        // What is owned here first, then what is owned below.
+        for (element, _) in self.children.iter().filter(|(_, child)| child.own) {
+            found.push(format!("{at}{}", element.shown()));
         }
         for (element, child) in &self.children {
             child.collect(&format!("{at}{}", element.shown()), found);
@@ -267,7 +291,9 @@ mod tests {
         let new = json!({"a": 2, "b": 1, "list": [{"name": "x", "v": 2}, {"name": "y"}]});
         assert_eq!(
             FieldSet::changed(&old, &new, Some(&schema)).paths(),
-            [".a", ".list[name=\"x\"].v", ".list[name=\"y\"]", ".list[name=\"y\"].name"]
+            [".a", ".list[name=\"y\"]", ".list[name=\"x\"].v", ".list[name=\"y\"].name"]
         );
+        let added = FieldSet::changed(&json!({}), &json!({"map": {"x": 1}}), Some(&schema));
+        assert_eq!(added.to_json(), json!({"f:map": {".": {}, "f:x": {}}}));
     }
 }

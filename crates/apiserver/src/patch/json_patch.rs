@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::status::{ApiError, Subject};
+use crate::status::ApiError;
 
 /// One operation, with its paths taken apart.
 #[derive(Debug)]
@@ -32,11 +32,9 @@ pub(crate) enum PatchError {
 }
 
 impl PatchError {
-    pub(crate) fn into_api(self, subject: Subject<'_>, name: &str) -> ApiError {
+    pub(crate) fn into_api(self) -> ApiError {
         let message = format!("the server rejected our request due to an error in our request: {self}");
-        let mut error = ApiError::new(422, "Invalid", message);
-        error.details = ApiError::not_found(subject, name).details;
-        error
+        ApiError { details: Some(Box::default()), ..ApiError::new(422, "Invalid", message) }
     }
 }
 
@@ -48,7 +46,15 @@ pub(crate) fn parse(patch: &Value) -> Result<Vec<Operation>, ApiError> {
     if items.len() > 10_000 {
         return Err(ApiError::too_large(10_000));
     }
-    items.iter().map(|item| Operation::parse(item).ok_or_else(wrong)).collect()
+    let operation = |item: &Value| {
+        let refused = || {
+            let message =
+                format!("the server rejected our request due to an error in our request: no operation: {item}");
+            ApiError { details: Some(Box::default()), ..ApiError::new(422, "Invalid", message) }
+        };
+        Operation::parse(item).ok_or_else(refused)
+    };
+    items.iter().map(operation).collect()
 }
 
 impl Operation {
@@ -140,9 +146,7 @@ fn step(document: &mut Value, operation: &Operation) -> Result<(), PatchError> {
         Operation::Add(path, value) => path.insert(document, value.clone()).ok_or_else(|| missing("add", path)),
         Operation::Remove(path) => path.take(document).map(drop).ok_or_else(|| missing("remove", path)),
         Operation::Replace(path, value) => {
-            if path.find(document).is_none() {
-                return Err(missing("replace", path));
-            }
+            // What is not there is added, as the library of Kubernetes does: only where it would be must be there.
             if let Some((Value::Array(items), index)) = path.parent(document)
                 && let Some(slot) = index.parse::<usize>().ok().and_then(|index| items.get_mut(index))
             {

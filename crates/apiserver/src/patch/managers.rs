@@ -10,7 +10,7 @@ use super::apply;
 use super::fields::FieldSet;
 use crate::meta;
 use crate::schema::Schema;
-use crate::status::{ApiError, Cause, Subject};
+use crate::status::{ApiError, Cause, Details};
 
 /// Who writes, and how the write is to be booked.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,11 @@ struct Entry {
 
 impl Entry {
     fn all(object: &Value) -> Vec<Self> {
-        let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+        Self::all_of(&object["metadata"]["managedFields"])
+    }
+
+    fn all_of(entries: &Value) -> Vec<Self> {
+        let entries = entries.as_array().into_iter().flatten().filter(|entry| entry["manager"].is_string());
         entries.map(|raw| Self { raw: raw.clone(), fields: FieldSet::parse(&raw["fieldsV1"]) }).collect()
     }
 
@@ -67,9 +71,9 @@ impl Writer<'_> {
             set.remove_field("status");
         }
         if let Some(metadata) = set.field_mut("metadata") {
+            metadata.disown();
             let identity = [
                 "name",
-                "generateName",
                 "namespace",
                 "uid",
                 "resourceVersion",
@@ -83,7 +87,7 @@ impl Writer<'_> {
             for field in identity {
                 metadata.remove_field(field);
             }
-            if metadata.paths().is_empty() {
+            if metadata.is_empty() {
                 set.remove_field("metadata");
             }
         }
@@ -91,10 +95,17 @@ impl Writer<'_> {
     }
 }
 
-/// Books a write that is not an apply. `old` is null for a new object.
-pub(crate) fn book_update(old: &Value, new: &mut Value, schema: Option<&Schema>, writer: &Writer<'_>) {
+/// Books a write that is not an apply. For a new object `old` is what a typed object of its kind holds from the start.
+/// `given` are the entries that the writer itself wrote, where it wrote other ones: so clients hand fields over.
+pub(crate) fn book_update(
+    old: &Value,
+    new: &mut Value,
+    given: Option<&Value>,
+    schema: Option<&Schema>,
+    writer: &Writer<'_>,
+) {
     let changed = writer.relevant(FieldSet::changed(old, new, schema));
-    let mut entries = Entry::all(old);
+    let mut entries = given.map_or_else(|| Entry::all(old), Entry::all_of);
     for entry in &mut entries {
         if !entry.is(writer, "Update") {
             entry.fields.subtract(&changed);
@@ -128,7 +139,6 @@ pub(crate) fn apply(
     schema: Option<&Schema>,
     writer: &Writer<'_>,
     force: bool,
-    subject: Subject<'_>,
 ) -> Result<Applied, ApiError> {
     let wanted = writer.relevant(FieldSet::of(applied, schema));
     let mut entries = Entry::all(current);
@@ -146,7 +156,7 @@ pub(crate) fn apply(
         }
     }
     if !conflicts.is_empty() && !force {
-        return Err(conflict(&conflicts, subject, meta::name(current)));
+        return Err(conflict(&conflicts));
     }
     let mut object = merged;
     if let Some(mine) = &mine {
@@ -176,18 +186,22 @@ impl Applied {
     }
 }
 
+/// Applies before updates, each in the order of their times.
 fn written(entries: &[Entry]) -> Vec<Value> {
-    let held = entries.iter().filter(|entry| !entry.fields.is_empty());
-    held.map(|entry| {
-        let mut raw = entry.raw.clone();
-        raw["fieldsV1"] = entry.fields.to_json();
-        // The status entry says so last, as Kubernetes writes it.
-        if let Some(subresource) = raw.as_object_mut().and_then(|raw| raw.shift_remove("subresource")) {
-            raw["subresource"] = subresource;
-        }
-        raw
-    })
-    .collect()
+    let mut held: Vec<_> = entries.iter().filter(|entry| !entry.fields.is_empty()).collect();
+    let order = ["operation", "time", "manager", "apiVersion", "subresource"];
+    held.sort_by_key(|entry| order.map(|field| entry.raw[field].as_str().unwrap_or_default().to_owned()));
+    held.into_iter()
+        .map(|entry| {
+            let mut raw = entry.raw.clone();
+            raw["fieldsV1"] = entry.fields.to_json();
+            // The status entry says so last, as Kubernetes writes it.
+            if let Some(subresource) = raw.as_object_mut().and_then(|raw| raw.shift_remove("subresource")) {
+                raw["subresource"] = subresource;
+            }
+            raw
+        })
+        .collect()
 }
 
 fn store(new: &mut Value, mut entries: Vec<Entry>, schema: Option<&Schema>) {
@@ -202,9 +216,20 @@ fn store(new: &mut Value, mut entries: Vec<Entry>, schema: Option<&Schema>) {
     }
 }
 
-fn conflict(conflicts: &[(Value, Vec<String>)], subject: Subject<'_>, name: &str) -> ApiError {
+fn conflict(conflicts: &[(Value, Vec<String>)]) -> ApiError {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let with = |entry: &Value| format!("conflict with \"{}\"", text(&entry["manager"]));
+    let shown = |entry: &Value| {
+        let subresource = match text(&entry["subresource"]) {
+            none if none.is_empty() => none,
+            subresource => format!(" with subresource \"{subresource}\""),
+        };
+        let using = match text(&entry["operation"]).as_str() {
+            "Apply" => String::new(),
+            _ => format!(" using {}", text(&entry["apiVersion"])),
+        };
+        format!("\"{}\"{subresource}{using}", text(&entry["manager"]))
+    };
+    let with = |entry: &Value| format!("conflict with {}", shown(entry));
     let count: usize = conflicts.iter().map(|(_, paths)| paths.len()).sum();
     let causes = conflicts.iter().flat_map(|(entry, paths)| {
         paths.iter().map(|path| Cause { reason: "FieldManagerConflict", message: with(entry), field: path.clone() })
@@ -212,34 +237,24 @@ fn conflict(conflicts: &[(Value, Vec<String>)], subject: Subject<'_>, name: &str
     let causes: Vec<Cause> = causes.collect();
     let message = match conflicts {
         [(entry, paths)] if paths.len() == 1 => {
-            format!("Apply failed with 1 conflict: {} using {}: {}", with(entry), text(&entry["apiVersion"]), paths[0])
+            format!("Apply failed with 1 conflict: {}: {}", with(entry), paths[0])
         }
         many => {
             let mut lines = Vec::new();
             for (entry, paths) in many {
-                lines.push(format!(
-                    "conflicts with \"{}\" using {}:",
-                    text(&entry["manager"]),
-                    text(&entry["apiVersion"])
-                ));
+                lines.push(format!("conflicts with {}:", shown(entry)));
                 lines.extend(paths.iter().map(|path| format!("- {path}")));
             }
             format!("Apply failed with {count} conflicts: {}", lines.join("\n"))
         }
     };
-    let mut error = ApiError::conflict(subject, name, "");
-    error.message = message;
-    if let Some(details) = &mut error.details {
-        details.causes = causes;
-    }
-    error
+    let details = Details { causes, ..Details::default() };
+    ApiError { details: Some(Box::new(details)), ..ApiError::new(409, "Conflict", message) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SUBJECT: Subject<'static> = Subject { group: "g", plural: "things", kind: "Thing" };
 
     fn writer<'a>(manager: &'a str, now: &'a Value) -> Writer<'a> {
         Writer { manager, api_version: "g/v1", status: false, has_status: true, now }
@@ -248,7 +263,7 @@ mod tests {
     #[allow(clippy::needless_pass_by_value, reason = "reads better where it is called")]
     fn applied(current: &Value, by: &str, wanted: Value, force: bool) -> Result<Value, ApiError> {
         let now = json!("now");
-        let result = apply(current, &wanted, None, &writer(by, &now), force, SUBJECT)?;
+        let result = apply(current, &wanted, None, &writer(by, &now), force)?;
         let entries = result.entries();
         let mut object = result.object;
         book_apply(entries, &mut object);
@@ -267,7 +282,7 @@ mod tests {
     fn another_managers_field_at_another_value_is_a_conflict_that_force_wins() {
         let one = applied(&json!({}), "a", json!({"spec": {"x": 1}}), false).unwrap();
         let error = applied(&one, "b", json!({"spec": {"x": 2}}), false).unwrap_err();
-        assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"a\" using g/v1: .spec.x");
+        assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"a\": .spec.x");
         let two = applied(&one, "b", json!({"spec": {"x": 2}}), true).unwrap();
         assert_eq!(two["spec"], json!({"x": 2}));
         assert_eq!(two["metadata"]["managedFields"].as_array().unwrap().len(), 1);
@@ -285,7 +300,7 @@ mod tests {
         let one = applied(&json!({}), "a", json!({"spec": {"x": 1, "y": 1}}), false).unwrap();
         let mut two = one.clone();
         two["spec"]["x"] = json!(2);
-        book_update(&one, &mut two, None, &writer("editor", &now));
+        book_update(&one, &mut two, None, None, &writer("editor", &now));
         let entries = &two["metadata"]["managedFields"];
         assert_eq!(entries[0]["fieldsV1"], json!({"f:spec": {"f:y": {}}}));
         assert_eq!(

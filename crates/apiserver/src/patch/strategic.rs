@@ -37,7 +37,10 @@ pub(crate) fn merged(current: &Value, patch: &Value) -> Result<Value, ApiError> 
         let old = result.get(name).cloned().unwrap_or(Value::Null);
         let new = match (name.as_str(), change) {
             (_, Value::Null) => Value::Null,
-            ("finalizers", Value::Array(added)) => with_values(&old, added),
+            ("finalizers", Value::Array(added)) => {
+                let order = fields.get("$setElementOrder/finalizers").and_then(Value::as_array);
+                with_values(&old, added, order.map_or(&[], Vec::as_slice))
+            }
             ("ownerReferences", Value::Array(added)) => with_items(&old, added, "uid")?,
             (_, change) => merged(&old, change)?,
         };
@@ -50,9 +53,13 @@ pub(crate) fn merged(current: &Value, patch: &Value) -> Result<Value, ApiError> 
     Ok(Value::Object(result))
 }
 
-fn with_values(old: &Value, added: &[Value]) -> Value {
-    let mut items = old.as_array().cloned().unwrap_or_default();
-    items.extend(added.iter().filter(|item| !old.as_array().is_some_and(|old| old.contains(item))).cloned());
+fn with_values(old: &Value, added: &[Value], order: &[Value]) -> Value {
+    // What is new comes first.
+    let old = old.as_array().map_or(&[] as &[Value], Vec::as_slice);
+    let mut items: Vec<_> = added.iter().filter(|item| !old.contains(item)).chain(old).cloned().collect();
+    if !order.is_empty() {
+        items.sort_by_key(|item| order.iter().position(|one| one == item));
+    }
     Value::Array(items)
 }
 

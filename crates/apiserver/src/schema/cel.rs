@@ -6,7 +6,6 @@
 use kube_cel::{CompiledSchema, ErrorKind, ValidationError, Validator, compile_schema};
 use serde_json::Value;
 
-use super::validate::type_of;
 use super::{ListType, Schema, join, list_key};
 use crate::status::Cause;
 
@@ -44,7 +43,8 @@ fn cause(error: ValidationError, value: &Value, path: &str) -> Cause {
         (path, "") => path.to_owned(),
         (path, inner) => join(path, inner),
     };
-    let value = format!("\"{}\"", type_of(value));
+    // Scalars are shown; of the rest only the rule's message is of use.
+    let whole = value.is_object() || value.is_array();
     let message = match error.kind {
         ErrorKind::ValidationFailure => error.message,
         _ => format!("rule \"{}\" could not be evaluated: {}", error.rule, error.message),
@@ -55,6 +55,7 @@ fn cause(error: ValidationError, value: &Value, path: &str) -> Cause {
         Some("FieldValueDuplicate") => {
             Cause { reason: "FieldValueDuplicate", message: format!("Duplicate value: {value}"), field }
         }
+        _ if whole => Cause::invalid_whole(field, message),
         _ => Cause::invalid(field, value, message),
     }
 }
@@ -126,10 +127,10 @@ mod tests {
             json!([{"rule": "has(self.a) != has(self.b)", "message": "exactly one of a and b must be set"}]),
             json!({"a": {"type": "string"}, "b": {"type": "string"}}),
         );
-        assert!(schema.check(&json!({"spec": {"a": "1"}}), None).is_empty());
+        assert!(schema.check(&json!({"spec": {"a": "1"}}), None, &[]).is_empty());
         assert_eq!(
-            texts(schema.check(&json!({"spec": {}}), None)),
-            ["spec: Invalid value: \"object\": exactly one of a and b must be set"]
+            texts(schema.check(&json!({"spec": {}}), None, &[])),
+            ["spec: Invalid value: exactly one of a and b must be set"]
         );
     }
 
@@ -141,10 +142,10 @@ mod tests {
                 [{"rule": "self == oldSelf", "message": "image is immutable"}]}}),
         );
         let (old, new) = (json!({"spec": {"image": "a"}}), json!({"spec": {"image": "b"}}));
-        assert!(schema.check(&new, None).is_empty());
+        assert!(schema.check(&new, None, &[]).is_empty());
         assert_eq!(
-            texts(schema.check(&new, Some(&old))),
-            ["spec.image: Invalid value: \"string\": image is immutable"]
+            texts(schema.check(&new, Some(&old), &[])),
+            ["spec.image: Invalid value: \"b\": image is immutable"]
         );
     }
 
@@ -158,13 +159,13 @@ mod tests {
         );
         let old = json!({"spec": {"list": [{"name": "a", "v": 9}, {"name": "b", "v": 1}]}});
         let swapped = json!({"spec": {"list": [{"name": "b", "v": 2}, {"name": "a", "v": 9}]}});
-        assert!(schema.check(&swapped, Some(&old)).is_empty());
+        assert!(schema.check(&swapped, Some(&old), &[]).is_empty());
     }
 
     #[test]
     fn rules_are_left_unasked_while_the_shape_is_wrong_and_the_answer_says_so() {
         let schema = schema(json!([{"rule": "self.a > 0"}]), json!({"a": {"type": "integer"}}));
-        let causes = texts(schema.check(&json!({"spec": {"a": "x"}}), None));
+        let causes = texts(schema.check(&json!({"spec": {"a": "x"}}), None, &[]));
         assert_eq!(causes.len(), 2);
         assert!(
             causes[1].starts_with("<nil>: Invalid value: null: some validation rules were not checked"),

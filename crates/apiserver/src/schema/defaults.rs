@@ -7,6 +7,11 @@ use super::Schema;
 pub(super) fn apply(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(fields) => {
+            // A null is no value, unless the schema says that it is one.
+            fields.retain(|name, value| {
+                let unwanted = |child: &Schema| !child.nullable && child.default.is_none();
+                !(value.is_null() && schema.field(name).is_some_and(unwanted))
+            });
             for (name, child) in &schema.properties {
                 let Some(default) = &child.default else { continue };
                 let missing = match fields.get(name) {

@@ -140,11 +140,11 @@ impl Schema {
         })
     }
 
-    /// Everything that is wrong with `new`; `old` is the object before the change.
-    pub(crate) fn check(&self, new: &Value, old: Option<&Value>) -> Vec<Cause> {
+    /// Everything that is wrong with `new`; `old` is the object before the change, `earlier` what is wrong already.
+    pub(crate) fn check(&self, new: &Value, old: Option<&Value>, earlier: &[Cause]) -> Vec<Cause> {
         let mut found = validate::Findings::default();
         validate::validate(self, new, "", &mut found);
-        if !found.blocks_rules() {
+        if !found.causes.iter().chain(earlier).any(Cause::blocks_rules) {
             cel::evaluate(self, new, old, "", &mut found.causes);
         } else if self.has_rules() {
             found.causes.push(Cause::invalid(

@@ -14,6 +14,10 @@ static OBJECT_META: LazyLock<Value> = LazyLock::new(|| {
     lists["finalizers"]["x-kubernetes-list-type"] = json!("set");
     lists["ownerReferences"]["x-kubernetes-list-type"] = json!("map");
     lists["ownerReferences"]["x-kubernetes-list-map-keys"] = json!(["uid"]);
+    // Their own check says it in other words.
+    if let Some(reference) = lists["ownerReferences"]["items"].as_object_mut() {
+        reference.shift_remove("required");
+    }
     schema
 });
 

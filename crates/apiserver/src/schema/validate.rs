@@ -9,22 +9,11 @@ use crate::status::Cause;
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) causes: Vec<Cause>,
-    /// A value of the wrong shape: rules written in CEL could not be evaluated on it.
-    misshapen: bool,
 }
 
 impl Findings {
-    pub(super) fn blocks_rules(&self) -> bool {
-        self.misshapen
-    }
-
     fn invalid(&mut self, path: &str, value: &Value, why: &str) {
         self.causes.push(Cause::invalid(path, value, format!("{path} in body {why}")));
-    }
-
-    fn blocking(&mut self, cause: Cause) {
-        self.misshapen = true;
-        self.causes.push(cause);
     }
 }
 
@@ -36,7 +25,7 @@ pub(super) fn validate(schema: &Schema, value: &Value, path: &str, found: &mut F
         let (wanted, got) = (wanted_type(schema), type_of(value));
         let why = format!("{path} in body must be of type {wanted}: \"{got}\"");
         let cause = Cause::invalid(path, format_args!("\"{got}\""), why);
-        found.blocking(Cause { reason: "FieldValueTypeInvalid", ..cause });
+        found.causes.push(Cause { reason: "FieldValueTypeInvalid", ..cause });
         return;
     }
     validate_choices(schema, value, path, found);
@@ -60,7 +49,7 @@ fn validate_choices(schema: &Schema, value: &Value, path: &str, found: &mut Find
         other => format!("\"{other}\""),
     });
     let names = names.collect::<Vec<_>>().join(", ");
-    found.blocking(Cause {
+    found.causes.push(Cause {
         reason: "FieldValueNotSupported",
         message: format!("Unsupported value: {value}: supported values: {names}"),
         field: path.to_owned(),
@@ -69,11 +58,11 @@ fn validate_choices(schema: &Schema, value: &Value, path: &str, found: &mut Find
 
 fn validate_object(schema: &Schema, fields: &serde_json::Map<String, Value>, path: &str, found: &mut Findings) {
     for name in schema.required.iter().filter(|name| !fields.contains_key(*name)) {
-        found.blocking(Cause::required(join(path, name), ""));
+        found.causes.push(Cause::required(join(path, name), ""));
     }
     let limits = &schema.limits;
     if let Some(most) = limits.max_properties.filter(|most| fields.len() > *most) {
-        found.blocking(too_many(path, fields.len(), most));
+        found.causes.push(too_many(path, fields.len(), most));
     }
     if let Some(least) = limits.min_properties.filter(|least| fields.len() < *least) {
         let value = Value::Object(fields.clone());
@@ -92,7 +81,7 @@ fn validate_object(schema: &Schema, fields: &serde_json::Map<String, Value>, pat
 fn validate_list(schema: &Schema, whole: &Value, items: &[Value], path: &str, found: &mut Findings) {
     let limits = &schema.limits;
     if let Some(most) = limits.max_items.filter(|most| items.len() > *most) {
-        found.blocking(too_many(path, items.len(), most));
+        found.causes.push(too_many(path, items.len(), most));
     }
     if let Some(least) = limits.min_items.filter(|least| items.len() < *least) {
         found.invalid(path, whole, &format!("should have at least {least} items"));
@@ -124,14 +113,13 @@ fn validate_list(schema: &Schema, whole: &Value, items: &[Value], path: &str, fo
 fn validate_text(schema: &Schema, value: &Value, text: &str, path: &str, found: &mut Findings) {
     let limits = &schema.limits;
     let length = text.chars().count();
+    // Of these only the first is told.
     if let Some(most) = limits.max_length.filter(|most| length > *most) {
         let message = format!("Too long: may not be more than {most} bytes");
-        found.blocking(Cause { reason: "FieldValueTooLong", message, field: path.to_owned() });
-    }
-    if let Some(least) = limits.min_length.filter(|least| length < *least) {
+        found.causes.push(Cause { reason: "FieldValueTooLong", message, field: path.to_owned() });
+    } else if let Some(least) = limits.min_length.filter(|least| length < *least) {
         found.invalid(path, value, &format!("should be at least {least} chars long"));
-    }
-    if let Some(pattern) = limits.pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
+    } else if let Some(pattern) = limits.pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
         found.invalid(path, value, &format!("should match '{pattern}'"));
     }
     if let Some(format) = limits.format.as_ref().filter(|format| !format::holds(format, text)) {
@@ -233,7 +221,7 @@ fn wanted_type(schema: &Schema) -> &'static str {
 }
 
 /// The schema type that a value would have.
-pub(super) fn type_of(value: &Value) -> &'static str {
+fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
@@ -256,7 +244,11 @@ mod tests {
         let schema = json!({"type": "object", "properties": {"v": schema}});
         let schema = Schema::parse(&schema, "").unwrap();
         let object = json!({"v": value});
-        schema.check(&object, None).into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+        schema
+            .check(&object, None, &[])
+            .into_iter()
+            .map(|cause| format!("{}: {}", cause.field, cause.message))
+            .collect()
     }
 
     #[test]

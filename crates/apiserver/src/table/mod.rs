@@ -10,6 +10,12 @@ use crate::meta;
 pub(crate) use age::human;
 use path::Path;
 
+/// As Kubernetes describes it.
+const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources \
+    may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for \
+    creation idempotence and configuration definition. Cannot be updated. More info: \
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+
 /// One column of the printed table.
 pub(crate) struct Column {
     name: String,
@@ -19,6 +25,8 @@ pub(crate) struct Column {
     /// Above zero: only in wide output.
     priority: i64,
     source: Source,
+    /// Those of built-in kinds are all announced as strings, whatever their cells hold.
+    is_builtin: bool,
 }
 
 /// How a cell is made from the value that was found.
@@ -41,7 +49,9 @@ enum Source {
     /// The number of entries in all of these maps.
     Count(Vec<Path>),
     /// `kind/name` of what an event is about.
-    EventObject,
+    Subject,
+    /// Who tells of an event, and which one of them.
+    Reporter,
     Fixed(Value),
 }
 
@@ -49,13 +59,16 @@ impl Column {
     pub(crate) fn name() -> Self {
         let mut column = Self::plain("Name", ColumnType::Text, Source::Name);
         "name".clone_into(&mut column.format);
+        NAME.clone_into(&mut column.description);
         column
     }
 
     /// `path` is a `JSONPath`, several alternatives with `|`, or one of `count(…)` and `object()`.
     pub(crate) fn new(name: &str, ty: ColumnType, path: &str) -> Self {
         let source = if path == "object()" {
-            Source::EventObject
+            Source::Subject
+        } else if path == "source()" {
+            Source::Reporter
         } else if let Some(inner) = path.strip_prefix("count(").and_then(|rest| rest.strip_suffix(')')) {
             Source::Count(inner.split(',').filter_map(Path::parse).collect())
         } else {
@@ -65,7 +78,16 @@ impl Column {
     }
 
     fn plain(name: &str, ty: ColumnType, source: Source) -> Self {
-        Self { name: name.to_owned(), ty, format: String::new(), description: String::new(), priority: 0, source }
+        let (format, description) = (String::new(), String::new());
+        Self { name: name.to_owned(), ty, format, description, priority: 0, source, is_builtin: false }
+    }
+
+    pub(crate) fn of_builtin(mut self) -> Self {
+        self.is_builtin = true;
+        if self.name == "Name" {
+            "name".clone_into(&mut self.format);
+        }
+        self
     }
 
     pub(crate) fn wide(mut self) -> Self {
@@ -86,7 +108,10 @@ impl Column {
                 Path::parse(text("jsonPath")).map_or(Source::Fixed(Value::Null), |path| Source::Paths(vec![path]));
             Self {
                 format: text("format").to_owned(),
-                description: text("description").to_owned(),
+                description: match text("description") {
+                    "" => format!("Custom resource definition column (in JSONPath format): {}", text("jsonPath")),
+                    description => description.to_owned(),
+                },
                 priority: raw["priority"].as_i64().unwrap_or(0),
                 ..Self::plain(text("name"), ColumnType::parse(text("type")), source)
             }
@@ -95,8 +120,13 @@ impl Column {
     }
 
     fn definition(&self) -> Value {
+        let ty = match self.ty {
+            ColumnType::Verbatim => "date",
+            _ if self.is_builtin => "string",
+            ty => ty.name(),
+        };
         json!({
-            "name": self.name, "type": self.ty.name(), "format": self.format,
+            "name": self.name, "type": ty, "format": self.format,
             "description": self.description, "priority": self.priority,
         })
     }
@@ -110,9 +140,13 @@ impl Column {
                 let maps = paths.iter().filter_map(|path| path.find(object));
                 json!(maps.map(|map| map.as_object().map_or(0, Map::len)).sum::<usize>())
             }
-            Source::EventObject => event_object(object),
+            Source::Subject => event_object(object),
+            Source::Reporter => event_source(object),
         };
-        self.ty.render(found, now)
+        match self.ty.render(found, now) {
+            Value::Null if self.is_builtin => json!(""),
+            cell => cell,
+        }
     }
 }
 
@@ -156,6 +190,17 @@ impl ColumnType {
     }
 }
 
+fn event_source(event: &Value) -> Value {
+    let source = if event["source"].is_object() { &event["source"] } else { &event["deprecatedSource"] };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let reporter = if event["involvedObject"].is_object() { "reportingComponent" } else { "reportingController" };
+    let (who, which) = match text(&source["component"]) {
+        component if component.is_empty() => (text(&event[reporter]), text(&event["reportingInstance"])),
+        component => (component, text(&source["host"])),
+    };
+    json!(if which.is_empty() { who } else { format!("{who}, {which}") })
+}
+
 fn event_object(event: &Value) -> Value {
     let about = if event["involvedObject"].is_object() { &event["involvedObject"] } else { &event["regarding"] };
     let text = |field: &str| about[field].as_str().unwrap_or_default();
@@ -179,7 +224,7 @@ pub(crate) fn table(
     with_definitions: bool,
     now: Timestamp,
 ) -> Value {
-    let definitions: Vec<_> = if with_definitions { columns.iter().map(Column::definition).collect() } else { vec![] };
+    let definitions = with_definitions.then(|| columns.iter().map(Column::definition).collect::<Vec<_>>());
     let rows: Vec<_> = objects.iter().map(|object| row(columns, object, include, now)).collect();
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list_metadata,
@@ -191,7 +236,7 @@ fn row(columns: &[Column], object: &Value, include: Include, now: Timestamp) -> 
     let cells: Vec<_> = columns.iter().map(|column| column.cell(object, now)).collect();
     let mut row = json!({"cells": cells});
     match include {
-        Include::None => {}
+        Include::None => row["object"] = Value::Null,
         Include::Metadata => row["object"] = partial(object),
         Include::Object => row["object"] = object.clone(),
     }

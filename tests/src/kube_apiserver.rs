@@ -8,11 +8,11 @@ use std::time::Instant;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::kubectl;
 use crate::process::{PATIENCE, Process, output};
-use crate::world::kubectl;
 
 /// A kube-apiserver with our CRDs; ends when dropped.
-pub(crate) struct KubeApiserver {
+pub struct KubeApiserver {
     kubeconfig: PathBuf,
     // In this order: the server ends before its database, and both before their files go.
     server: Option<Process>,
@@ -22,7 +22,7 @@ pub(crate) struct KubeApiserver {
 
 impl KubeApiserver {
     /// Starts one from the binaries in `KUBEBUILDER_ASSETS`; else says why that cannot be.
-    pub(crate) fn start() -> Result<Self, String> {
+    pub fn start() -> Result<Self, String> {
         let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from).ok_or(
             "KUBEBUILDER_ASSETS does not say where kube-apiserver and etcd are (hack/kube-apiserver.sh builds them)",
         )?;
@@ -77,7 +77,8 @@ impl KubeApiserver {
         Ok(this)
     }
 
-    pub(crate) fn kubeconfig(&self) -> &Path {
+    /// For its administrator.
+    pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
