@@ -139,7 +139,7 @@ async fn launch(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: Run
     };
     match create_exec(ctx, &store, container, &new_exec, &lease).await {
         Ok((exec_id, record)) => {
-            let run = Run { lease, care, log_limit: convert::log_limit(exec) };
+            let run = Run { lease, care, asked_before: false, log_limit: convert::log_limit(exec) };
             ctx.tasks.spawn(follow::start_and_follow(ctx.clone(), store, run, exec_id));
             Shown::run(record, None)
         }

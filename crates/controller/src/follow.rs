@@ -21,6 +21,8 @@ pub(crate) struct Run {
     /// The care for it in this process; held for the task's life.
     #[expect(dead_code, reason = "held for its drop")]
     pub(crate) care: Care,
+    /// Whether a start of its exec was asked for before, by a daemon that is gone, and may still be under way.
+    pub(crate) asked_before: bool,
     /// How many bytes of each stream are kept.
     pub(crate) log_limit: Option<u64>,
 }
@@ -30,6 +32,7 @@ pub(crate) struct Run {
 /// # Assumptions
 /// The exec ID is in the store. The engine starts an exec at most once, so this may run again after a crash.
 pub(crate) async fn start_and_follow(ctx: Ctx, store: Store, run: Run, exec_id: ExecId) {
+    let mut asked_before = run.asked_before;
     let running = loop {
         let error = match ctx.engine.start_exec(&exec_id).await {
             Ok(running) => break running,
@@ -37,15 +40,18 @@ pub(crate) async fn start_and_follow(ctx: Ctx, store: Store, run: Run, exec_id: 
         };
         let why = one_line(&error);
         tracing::warn!(exec = %exec_id, "the start was not confirmed: {why}");
-        // The engine's answer to this very request, as against a request that may still be under way.
         let refused = matches!(error.kind(), ErrorKind::ContainerNotRunning | ErrorKind::Rejected);
         match inspect(&ctx, &exec_id).await {
-            ExecState::NeverStarted if refused => {
+            // The answer to this request settles it only where no earlier one may still be under way.
+            ExecState::NeverStarted if refused && !asked_before => {
                 let outcome = Outcome::FailedToStart { reason: "StartRefused".to_owned(), message: why };
                 return finish(&ctx, &store, &run, outcome, Logs::default()).await;
             }
             // A new exec could become a second run. This one cannot: the engine starts an exec at most once.
-            ExecState::NeverStarted => tokio::time::sleep(LOOK).await,
+            ExecState::NeverStarted => {
+                asked_before |= !refused;
+                tokio::time::sleep(LOOK).await;
+            }
             _ => return await_end(ctx, store, run, exec_id, why, Logs::default()).await,
         }
     };
@@ -56,9 +62,12 @@ pub(crate) async fn start_and_follow(ctx: Ctx, store: Store, run: Run, exec_id: 
     let (end, logs) = drain(&store, &run, running).await;
     let outcome = match end {
         ExecEnd::Exited { exit_code } => Outcome::Finished { exit_code },
-        ExecEnd::FailedToStart { reason, message } => Outcome::FailedToStart { reason: format!("{reason:?}"), message },
+        // After an earlier request, a failed start may be that of an exec which the earlier one still starts.
+        ExecEnd::FailedToStart { reason, message } if !asked_before => {
+            Outcome::FailedToStart { reason: format!("{reason:?}"), message }
+        }
         ExecEnd::Interrupted { exit_code, message } => Outcome::Interrupted { message, exit_code },
-        ExecEnd::Lost { message, .. } => {
+        ExecEnd::FailedToStart { message, .. } | ExecEnd::Lost { message, .. } => {
             return await_end(ctx, store, run, exec_id, message, logs).await;
         }
     };

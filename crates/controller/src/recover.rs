@@ -71,7 +71,7 @@ async fn carry_out(
     match verdict {
         Verdict::Release => store.release(lease).await,
         Verdict::StartExec => {
-            let run = Run { lease, care, log_limit };
+            let run = Run { lease, care, asked_before: true, log_limit };
             if let Some(exec_id) = exec_id(&record.state) {
                 ctx.tasks.spawn(follow::start_and_follow(ctx.clone(), store.clone(), run, exec_id));
             }
@@ -79,7 +79,7 @@ async fn carry_out(
         }
         Verdict::StillRunning => {
             let logs = store.logs(record.id).await?;
-            let run = Run { lease, care, log_limit };
+            let run = Run { lease, care, asked_before: true, log_limit };
             if let Some(exec_id) = exec_id(&record.state) {
                 ctx.tasks.spawn(follow::await_end(ctx.clone(), store.clone(), run, exec_id, KILLED.to_owned(), logs));
             }
