@@ -78,13 +78,11 @@ async fn act(
 
 async fn create(ctx: &Ctx, new: &NewContainer) -> Result<EngineContainer, EngineError> {
     match ctx.engine.create_container(new).await {
-        // Another daemon was faster: the next look, at what it made, decides.
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::Conflict => {}
-        Err(error) => return Err(error),
+        Ok(_) => start(ctx, &look(ctx, &new.name).await?).await,
+        // Somebody was faster, maybe a stranger: it is not ours to start before the next look has planned for it.
+        Err(error) if error.kind() == ErrorKind::Conflict => look(ctx, &new.name).await,
+        Err(error) => Err(error),
     }
-    let made = look(ctx, &new.name).await?;
-    start(ctx, &made).await
 }
 
 async fn start(ctx: &Ctx, found: &EngineContainer) -> Result<EngineContainer, EngineError> {
