@@ -1,0 +1,304 @@
+//! What the daemon and the supervisor inside a container say to each other, and what lies on the container's disk.
+//!
+//! The daemon puts the supervisor (this crate's program) into the container and runs it as an engine exec. Whatever is to
+//! be done is one [`Order`], as JSON in the variable [`ORDER_VARIABLE`]; the answer is a sequence of [`frame::Frame`]s on
+//! the supervisor's stdout. The truth is on the container's disk, the frames are how it usually gets out:
+//!
+//! ```text
+//! /.oncelet/                       0755
+//!   shim-<build>                   0755  the program
+//!   <full container ID>/           1777  so that the user of any exec can claim
+//!     <run>/                       0700  the gate: whoever makes this directory may start the program, nobody else
+//!       claim.json                       [`Claim`]: durable before the program is started
+//!       started.json                     [`Started`]
+//!       stop.json                        [`Stopped`]: somebody asked for its end
+//!       exit.json                        [`Exit`]: durable before anybody is told
+//!     <run>.stdout, <run>.stderr   0600  what the program wrote, until it is safe elsewhere
+//! ```
+//!
+//! The container's ID is in the path because an image made of the container (`docker commit`) carries the directory
+//! into other containers, where its claims must not count.
+//!
+//! # Trust
+//! Whoever may run code in the container may also write here: a record proves what happened to a well-meaning user,
+//! and is no defence against a hostile one. Where the exec's user is root, only root can forge it.
+
+pub mod frame;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of everything here. A supervisor of another version refuses an order.
+pub const VERSION: u32 = 1;
+
+/// Where everything of oncelet is in a container.
+pub const ROOT: &str = "/.oncelet";
+
+/// The environment variable of the supervisor that holds its [`Order`]. The program does not get it.
+pub const ORDER_VARIABLE: &str = "ONCELET_ORDER";
+
+/// What the daemon writes to the supervisor's stdin once the outcome and the logs are in the store. The supervisor then
+/// removes the logs and ends; at the end of stdin without it, it leaves the logs and ends.
+pub const STORED: &[u8] = b"stored\n";
+
+/// The names of the files of a run, below its gate.
+pub mod file {
+    #![expect(missing_docs, reason = "the crate's drawing says it")]
+    pub const CLAIM: &str = "claim.json";
+    pub const STARTED: &str = "started.json";
+    pub const STOP: &str = "stop.json";
+    pub const EXIT: &str = "exit.json";
+}
+
+/// Where the files of one run are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// [`ROOT`], save in tests.
+    pub root: String,
+    /// The full ID of the container.
+    pub container: String,
+    /// The run: 32 hex digits made of its key.
+    pub run: String,
+}
+
+impl Place {
+    /// The place of `run` in `container`.
+    pub fn new(container: &str, run: &str) -> Self {
+        Self { root: ROOT.to_owned(), container: container.to_owned(), run: run.to_owned() }
+    }
+
+    /// The directory of the container's runs.
+    pub fn container_dir(&self) -> String {
+        format!("{}/{}", self.root, self.container)
+    }
+
+    /// The gate, and the directory of the record.
+    pub fn gate(&self) -> String {
+        format!("{}/{}", self.container_dir(), self.run)
+    }
+
+    /// The log of a stream.
+    pub fn log(&self, stream: Stream) -> String {
+        format!("{}.{}", self.gate(), stream.name())
+    }
+}
+
+/// One of the program's two outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "names of streams")]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Stdout, Self::Stderr];
+
+    /// `stdout` or `stderr`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// What the supervisor is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The task itself.
+    pub task: Task,
+}
+
+impl Order {
+    /// An order of this version.
+    pub fn new(task: Task) -> Self {
+        Self { version: VERSION, task }
+    }
+}
+
+/// A task of the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Task {
+    /// Prove that it can run here: answers [`frame::Frame::Hello`].
+    Probe,
+    /// Claim the run, start the program (the supervisor's own arguments after `--`) and watch over it.
+    ///
+    /// Answers [`frame::Frame::Started`], its output, [`frame::Frame::Exited`]; or [`frame::Frame::Refused`],
+    /// [`frame::Frame::FailedToStart`] or [`frame::Frame::Unusable`].
+    Run {
+        /// Where.
+        place: Place,
+        /// Names the acquisition of the run in the store, for people who read the claim.
+        nonce: String,
+        /// After how long the program is to be ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_seconds: Option<u64>,
+        /// How long it has from SIGTERM to SIGKILL then.
+        grace_seconds: u64,
+        /// What a daemon needs that has lost its store: kept in the claim, never read here. Secrets masked.
+        #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+        description: serde_json::Value,
+    },
+    /// Tell of a run that was claimed before, also while it goes on: the answers of [`Task::Run`], with the output from
+    /// the given offsets on; [`frame::Frame::NoClaim`] where nobody has claimed it, and [`frame::Frame::Abandoned`]
+    /// where its supervisor is gone without a record. In that case the program is waited for first, if it lives.
+    Follow {
+        /// Where.
+        place: Place,
+        /// How many bytes of stdout are known.
+        stdout_from: u64,
+        /// How many bytes of stderr are known.
+        stderr_from: u64,
+    },
+    /// End the program and all its children: SIGTERM, the grace, SIGKILL. Answers [`frame::Frame::Done`] when
+    /// nothing of it is left, or nothing was running.
+    Stop {
+        /// Where.
+        place: Place,
+        /// Who asks.
+        by: StopReason,
+        /// How long it has from SIGTERM to SIGKILL.
+        grace_seconds: u64,
+    },
+    /// Remove the logs of ended runs, which are safe elsewhere. Answers [`frame::Frame::Done`].
+    Clean {
+        /// Their places.
+        places: Vec<Place>,
+    },
+    /// Remove all of a run that is over, its gate included: its program may then be started again. Answers
+    /// [`frame::Frame::Done`], or [`frame::Frame::Unusable`] where it goes on.
+    Forget {
+        /// Where.
+        place: Place,
+    },
+}
+
+/// The claim of a run: whoever wrote it had the right to start the program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// [`VERSION`] of who wrote it.
+    pub version: u32,
+    /// The nonce of the order.
+    pub nonce: String,
+    /// When, in microseconds since 1970.
+    pub at_us: i64,
+    /// The supervisor.
+    pub supervisor: Process,
+    /// The description of the order.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub description: serde_json::Value,
+}
+
+/// A process, so that it cannot be mistaken for a later one of the same number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// Its number in the container's namespace.
+    pub pid: u32,
+    /// When it was started: field 22 of `/proc/<pid>/stat`, in clock ticks since the boot.
+    pub start_ticks: u64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+}
+
+/// The program was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Started {
+    /// When, in microseconds since 1970.
+    pub at_us: i64,
+    /// The program.
+    pub program: Process,
+}
+
+/// Somebody asked for the program's end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stopped {
+    /// Who.
+    pub by: StopReason,
+    /// When, in microseconds since 1970.
+    pub at_us: i64,
+}
+
+/// Why a program is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopReason {
+    /// `spec.stop`.
+    Stop,
+    /// `spec.timeoutSeconds`.
+    Timeout,
+    /// Its object was deleted, with `onDelete: Kill`.
+    Delete,
+}
+
+/// The program is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exit {
+    /// When the program was started, in microseconds since 1970.
+    pub started_us: i64,
+    /// When it ended, by the same clock.
+    pub finished_us: i64,
+    /// How long that was by a clock that nobody sets.
+    pub elapsed_us: u64,
+    /// How it ended.
+    pub end: End,
+    /// How many bytes it wrote to stdout before it ended.
+    pub stdout_bytes: u64,
+    /// How many bytes it wrote to stderr before it ended.
+    pub stderr_bytes: u64,
+    /// Who asked for its end before it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum End {
+    /// It exited with this code.
+    Code(i32),
+    /// It was killed by this signal.
+    Signal(i32),
+}
+
+impl End {
+    /// The exit code as a shell would say it: 128 + n for signal n.
+    pub fn exit_code(self) -> i64 {
+        match self {
+            Self::Code(code) => i64::from(code),
+            Self::Signal(signal) => 128 + i64::from(signal),
+        }
+    }
+}
+
+/// What was found in a gate, by whoever reads the container's disk from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The claim; absent where the gate was made and nothing written yet, or not read in full.
+    pub claim: Option<Claim>,
+    /// The start.
+    pub started: Option<Started>,
+    /// The stop.
+    pub stopped: Option<Stopped>,
+    /// The end.
+    pub exit: Option<Exit>,
+}
+
+/// Why a program could not be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StartFailure {
+    /// What execve said.
+    pub errno: i32,
+    /// In words.
+    pub message: String,
+}
