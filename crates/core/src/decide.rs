@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::{ExecSpec, MissingInput, OnChange, Outcome, Resolved, RunKey, RunRecord, RunState};
+use crate::{EndedBy, ExecSpec, MissingInput, OnChange, Outcome, Resolved, RunKey, RunRecord, RunState};
 
 /// Everything the world shows of one object's target and memory.
 #[derive(Clone, Debug)]
@@ -102,6 +102,10 @@ pub enum Reason {
     EnvFileNotUsable,
     /// The declared program differs from the recorded one, and `onChange` is `Fail`.
     ProgramChanged,
+    /// No supervisor can be put into the container, and the object asks for what only a supervisor can do.
+    NotSupervisable,
+    /// The program is to be over before it was started.
+    StopRequested,
 }
 
 impl fmt::Display for Reason {
@@ -151,6 +155,15 @@ pub enum Decision {
         /// When to look again without being called.
         retry: Duration,
     },
+    /// End the program, and show its run meanwhile.
+    End {
+        /// The run.
+        record: Box<RunRecord>,
+        /// Who wants it.
+        by: EndedBy,
+        /// When to look again without being called.
+        retry: Duration,
+    },
     /// Its daemon is gone: find out what happened.
     Recover {
         /// The run.
@@ -191,6 +204,8 @@ pub fn decide(spec: &ExecSpec, observed: Observed, now: Timestamp) -> Decision {
     };
     match memory {
         Memory::Unavailable { message } => wait(Blocked { reason: Reason::StoreUnavailable, message }),
+        Memory::NeverRan { .. } if spec.end.is_some() => wait(not_to_be_started()),
+        Memory::FailedToStart { record, .. } if spec.end.is_some() => wait_showing(not_to_be_started(), Some(record)),
         Memory::NeverRan { inputs } => launch(spec, container_id, ready, inputs, None),
         Memory::FailedToStart { record, inputs } => match pause_before_retry(spec, &record, now) {
             Some(retry) => Decision::RetryStart { record, retry },
@@ -198,8 +213,8 @@ pub fn decide(spec: &ExecSpec, observed: Observed, now: Timestamp) -> Decision {
         },
         Memory::Ran { record, ownership } => match ownership {
             Ownership::Nobody => show(spec, record),
-            Ownership::Mine => Decision::Mirror { record, retry: SAFETY_NET },
-            Ownership::Other => Decision::Mirror { record, retry: POLL },
+            Ownership::Mine => mirror(spec, record, SAFETY_NET),
+            Ownership::Other => mirror(spec, record, POLL),
             Ownership::Gone => Decision::Recover { record },
         },
     }
@@ -214,6 +229,19 @@ fn wait_showing(blocked: Blocked, last_try: Option<Box<RunRecord>>) -> Decision 
     Decision::Wait { blocked, last_try, retry }
 }
 
+fn not_to_be_started() -> Blocked {
+    let message = "the program was not started, since its end is asked for already".to_owned();
+    Blocked { reason: Reason::StopRequested, message }
+}
+
+/// Shows a run that goes on, and ends it where that is wanted. Any daemon may end a program: that moves no record.
+fn mirror(spec: &ExecSpec, record: Box<RunRecord>, retry: Duration) -> Decision {
+    match spec.end {
+        Some(by) => Decision::End { record, by, retry },
+        None => Decision::Mirror { record, retry },
+    }
+}
+
 impl Reason {
     /// How long to wait before looking again without being called.
     pub fn retry(self) -> Duration {
@@ -222,6 +250,8 @@ impl Reason {
             | Self::ContainerNotCreated
             | Self::ContainerNotRunning
             | Self::FieldNotFound
+            | Self::NotSupervisable
+            | Self::StopRequested
             | Self::ProgramChanged => SAFETY_NET,
             Self::EngineUnreachable
             | Self::EngineRefused

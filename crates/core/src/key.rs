@@ -3,6 +3,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::program::hex;
 
 /// The key of a run: at most one run exists per key, ever.
 ///
@@ -17,6 +20,21 @@ pub struct RunKey {
     pub name: RunName,
     /// What makes a repeat deliberate; empty by default.
     pub token: String,
+}
+
+impl RunKey {
+    /// 32 hex digits that stand for the key where it cannot be written: as the name of a directory in the container.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in [&self.ident, self.name.as_str(), &self.token] {
+            // With its length, so that no two keys look alike when they are joined.
+            hash.update(part.len().to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let mut digest = hex(&hash.finalize());
+        digest.truncate(32);
+        digest
+    }
 }
 
 impl fmt::Display for RunKey {
@@ -75,6 +93,16 @@ impl fmt::Display for RunName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_that_look_alike_when_joined_have_different_digests() {
+        let key = |name: &str, token: &str| {
+            RunKey { ident: "c".into(), name: name.to_owned().try_into().unwrap(), token: token.into() }.digest()
+        };
+        assert_eq!(key("a", "b"), key("a", "b"));
+        assert_eq!(key("a", "b").len(), 32);
+        assert_ne!(key("ab", "c"), key("a", "bc"));
+    }
 
     #[test]
     fn a_name_with_a_line_break_is_refused() {

@@ -20,11 +20,13 @@ mod recovery;
 mod resolve;
 mod run;
 mod spec;
+mod supervised;
 
 pub use decide::{Blocked, Decision, Inputs, Memory, Observed, Ownership, Reason, decide};
 pub use key::{InvalidName, RunKey, RunName};
 pub use program::{EnvVar, Fingerprint, Program, ValueSource};
 pub use recovery::{ExecHint, Verdict, judge};
 pub use resolve::{Effective, MissingInput, Resolved, Shown, Sources, resolve};
-pub use run::{IllegalEvent, Outcome, RunEvent, RunId, RunRecord, RunState};
+pub use run::{Capture, EndedBy, IllegalEvent, Outcome, RunEvent, RunId, RunRecord, RunState};
 pub use spec::{ExecSpec, OnChange, RunPolicy, Scope};
+pub use supervised::{Description, Finding, Gate, Life, Witnessed, abandoned, examine};

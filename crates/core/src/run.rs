@@ -40,12 +40,37 @@ pub struct RunRecord {
     pub fingerprint: Fingerprint,
     /// The environment and arguments it got, secrets masked.
     pub effective: Effective,
+    /// Who watches over it.
+    pub capture: Capture,
     /// How often it was tried: above 1 where earlier tries failed to start.
     pub attempt: u32,
     /// When it was claimed.
     pub claimed_at: Timestamp,
     /// Where it is.
     pub state: RunState,
+}
+
+/// Who watches over a program, and so what outlives whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "capture", rename_all_fields = "camelCase")]
+pub enum Capture {
+    /// A supervisor inside the container: its record outlives the daemon and the engine's.
+    Supervised,
+    /// The daemon itself, through the engine: when it is killed in the middle, the outcome cannot be known.
+    Attached {
+        /// Why there is no supervisor, for people.
+        reason: String,
+    },
+}
+
+impl Capture {
+    /// Its name, as users see it in `status.capture`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Supervised => "Supervised",
+            Self::Attached { .. } => "Attached",
+        }
+    }
 }
 
 /// Where a run is.
@@ -86,9 +111,11 @@ pub enum Outcome {
         /// Its exit code.
         exit_code: i64,
     },
-    /// Something else ended it: the container stopped, say. It counts as run.
+    /// Something or somebody else ended it. It counts as run.
     Interrupted {
-        /// What ended it.
+        /// Who.
+        by: EndedBy,
+        /// What happened, for people.
         message: String,
         /// The exit code, where the engine knows one.
         exit_code: Option<i64>,
@@ -107,6 +134,31 @@ pub enum Outcome {
     },
 }
 
+/// Who ended a program that did not end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EndedBy {
+    /// Its container stopped, restarted or was removed.
+    Container,
+    /// `spec.stop`.
+    Stop,
+    /// `spec.timeoutSeconds`.
+    Timeout,
+    /// Its object was deleted, with `onDelete: Kill`.
+    Delete,
+}
+
+impl EndedBy {
+    /// The reason that conditions show.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Container => "Interrupted",
+            Self::Stop => "Stopped",
+            Self::Timeout => "DeadlineExceeded",
+            Self::Delete => "Deleted",
+        }
+    }
+}
+
 /// What moves a run on. Each is written to the store before the effect that follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunEvent {
@@ -120,6 +172,9 @@ pub enum RunEvent {
         /// When.
         at: Timestamp,
     },
+    /// The gate in the container shows that its exec has started nothing: back to a claim, so that another exec may be
+    /// made. Should the old exec start late, the gate lets only one of the two through.
+    Withdrawn,
     /// The run is over.
     Ended {
         /// When.
@@ -142,6 +197,7 @@ impl RunState {
     pub fn next(self, event: RunEvent) -> Result<Self, IllegalEvent> {
         match (self, event) {
             (Self::Claimed, RunEvent::ExecCreated { exec_id }) => Ok(Self::Starting { exec_id }),
+            (Self::Starting { .. }, RunEvent::Withdrawn) => Ok(Self::Claimed),
             (Self::Starting { exec_id }, RunEvent::Started { at }) => Ok(Self::Running { exec_id, started_at: at }),
             // Before Running only a failed start, a container that went away and an unknown end are possible: an exit
             // code needs a start.

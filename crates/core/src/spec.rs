@@ -1,6 +1,6 @@
 //! What the user asks for, beside the program itself.
 
-use crate::{Program, RunKey, RunName};
+use crate::{EndedBy, Program, RunKey, RunName};
 
 /// Everything about one `ContainerExec` object that the decision depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct ExecSpec {
     pub scope: Scope,
     /// The value of the `oncelet.dev/rerun` annotation: one more run for each new value.
     pub rerun: Option<String>,
+    /// Who wants the program to be over, if somebody does: it is not started then, and ended where it runs.
+    pub end: Option<EndedBy>,
 }
 
 /// How often a program runs.

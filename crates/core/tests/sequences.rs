@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use oncelet_core::{
-    Blocked, Decision, Effective, ExecHint, ExecSpec, Memory, Observed, OnChange, Outcome, Ownership, Program, Reason,
-    Resolved, RunEvent, RunId, RunKey, RunName, RunPolicy, RunRecord, RunState, Scope, Verdict, decide, judge,
+    Blocked, Capture, Decision, Effective, ExecHint, ExecSpec, Memory, Observed, OnChange, Outcome, Ownership, Program,
+    Reason, Resolved, RunEvent, RunId, RunKey, RunName, RunPolicy, RunRecord, RunState, Scope, Verdict, decide, judge,
 };
 use proptest::prelude::*;
 
@@ -95,6 +95,7 @@ impl World {
                 on_change,
                 scope: Scope::Container,
                 rerun: None,
+                end: None,
             },
             uids: 0,
             now: Timestamp::UNIX_EPOCH,
@@ -213,6 +214,7 @@ impl World {
                     program: self.spec.program.clone(),
                     fingerprint: self.spec.program.fingerprint(),
                     effective: Effective::default(),
+                    capture: Capture::Attached { reason: String::new() },
                     attempt,
                     claimed_at: self.now,
                     state: RunState::Claimed,
@@ -256,7 +258,7 @@ impl World {
                     }
                 }
             }
-            Decision::Mirror { record, .. } => {
+            Decision::Mirror { record, .. } | Decision::End { record, .. } => {
                 // This daemon follows its own run, and sees it end.
                 if let RunState::Running { exec_id, .. } = &record.state {
                     match self.execs.get(exec_id).copied() {

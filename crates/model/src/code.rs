@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use oncelet_core::{
-    Decision, Effective, ExecHint, ExecSpec, Memory, Observed, OnChange, Outcome, Ownership, Program, Resolved,
-    RunEvent, RunId, RunName, RunPolicy, RunRecord, RunState, Scope, Verdict, decide, judge,
+    Capture, Decision, Effective, EndedBy, ExecHint, ExecSpec, Memory, Observed, OnChange, Outcome, Ownership, Program,
+    Resolved, RunEvent, RunId, RunName, RunPolicy, RunRecord, RunState, Scope, Verdict, decide, judge,
 };
 
 use crate::world::{At, End, ExecNo, Row, Todo};
@@ -38,6 +38,7 @@ impl Code {
             on_change: OnChange::Keep,
             scope: Scope::Container,
             rerun: None,
+            end: None,
         };
         let record = RunRecord {
             id: RunId(1),
@@ -49,6 +50,7 @@ impl Code {
             program: spec.program.clone(),
             fingerprint: spec.program.fingerprint(),
             effective: Effective::default(),
+            capture: Capture::Attached { reason: String::new() },
             attempt: 1,
             claimed_at: THEN,
             state: RunState::Claimed,
@@ -73,9 +75,11 @@ impl Code {
         match decide(&self.spec, Observed::Container { id: "container".into(), ready: Ok(()), memory }, NOW) {
             Decision::Launch { .. } => Plan::Launch,
             Decision::Recover { .. } => Plan::Recover,
-            Decision::Wait { .. } | Decision::Mirror { .. } | Decision::RetryStart { .. } | Decision::Show { .. } => {
-                Plan::Look
-            }
+            Decision::Wait { .. }
+            | Decision::Mirror { .. }
+            | Decision::End { .. }
+            | Decision::RetryStart { .. }
+            | Decision::Show { .. } => Plan::Look,
         }
     }
 
@@ -144,7 +148,7 @@ impl From<End> for Outcome {
     fn from(end: End) -> Self {
         match end {
             End::Finished(code) => Self::Finished { exit_code: code.into() },
-            End::Interrupted => Self::Interrupted { message: String::new(), exit_code: None },
+            End::Interrupted => Self::Interrupted { by: EndedBy::Container, message: String::new(), exit_code: None },
             End::FailedToStart => Self::FailedToStart { reason: String::new(), message: String::new() },
             End::Unknown => Self::Unknown { message: String::new() },
         }

@@ -1,7 +1,7 @@
 //! A table of single decisions. Sequences of events are in `tests/sequences.rs`.
 
 use super::*;
-use crate::{Effective, Program, RunId, RunName, RunPolicy, Scope};
+use crate::{Capture, Effective, Program, RunId, RunName, RunPolicy, Scope};
 
 const ID: &str = "c0ffee";
 const NOON: Timestamp = Timestamp::UNIX_EPOCH;
@@ -15,6 +15,7 @@ fn spec() -> ExecSpec {
         on_change: OnChange::Keep,
         scope: Scope::Container,
         rerun: None,
+        end: None,
     }
 }
 
@@ -34,6 +35,7 @@ fn record(state: RunState) -> Box<RunRecord> {
         fingerprint: spec.program.fingerprint(),
         program: spec.program,
         effective: Effective::default(),
+        capture: Capture::Supervised,
         attempt: 1,
         claimed_at: NOON,
         state,
@@ -131,7 +133,7 @@ fn the_object_that_ran_shows_its_outcome_as_its_own() {
 fn every_end_but_a_failed_start_counts_as_run() {
     for outcome in [
         Outcome::Finished { exit_code: 1 },
-        Outcome::Interrupted { message: String::new(), exit_code: Some(137) },
+        Outcome::Interrupted { by: EndedBy::Container, message: String::new(), exit_code: Some(137) },
         Outcome::Unknown { message: String::new() },
     ] {
         let record = ended(outcome);
@@ -148,6 +150,21 @@ fn an_open_run_is_mirrored_while_its_owner_lives_and_recovered_after() {
     assert!(matches!(decide(Ownership::Mine), Decision::Mirror { retry: SAFETY_NET, .. }));
     assert!(matches!(decide(Ownership::Other), Decision::Mirror { retry: POLL, .. }));
     assert!(matches!(decide(Ownership::Gone), Decision::Recover { .. }));
+}
+
+#[test]
+fn a_program_whose_end_is_wanted_is_ended_where_it_runs_and_started_nowhere() {
+    let stopping = ExecSpec { end: Some(EndedBy::Stop), ..spec() };
+    let decide = |memory| decide(&stopping, container(Ok(()), memory), seconds_later(86_400));
+    assert_eq!(waits_for(&decide(Memory::NeverRan { inputs: inputs() })), Some(Reason::StopRequested));
+    let failed = Memory::FailedToStart { record: failed_to_start(1), inputs: inputs() };
+    assert_eq!(waits_for(&decide(failed)), Some(Reason::StopRequested));
+    let open = || record(RunState::Running { exec_id: "e".into(), started_at: NOON });
+    for ownership in [Ownership::Mine, Ownership::Other] {
+        assert!(matches!(decide(ran(open(), ownership)), Decision::End { by: EndedBy::Stop, .. }));
+    }
+    assert!(matches!(decide(ran(open(), Ownership::Gone)), Decision::Recover { .. }));
+    assert!(matches!(decide(ran(finished(0), Ownership::Nobody)), Decision::Show { .. }));
 }
 
 #[test]
