@@ -82,6 +82,15 @@ use crate::rules::immutable;
     validation = immutable("onChange"),
     validation = immutable("scope"),
     validation = immutable("logLimitBytes"),
+    validation = Rule::new(
+        "!has(self.capture) || self.capture != 'Attached' || !(has(self.timeoutSeconds) || has(self.onDelete) && self.onDelete == 'Kill')"
+    )
+        .message("timeoutSeconds and onDelete Kill need a supervisor in the container: leave capture out, or set Supervised")
+        .field_path(".capture"),
+    validation = immutable("capture"),
+    validation = immutable("timeoutSeconds"),
+    validation = immutable("stopGracePeriodSeconds"),
+    validation = immutable("onDelete"),
 )]
 pub struct ContainerExecSpec {
     /// The name of a Container object in this namespace. Exactly one of containerName and engineContainer is set.
@@ -132,6 +141,24 @@ pub struct ContainerExecSpec {
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_limit_bytes: Option<i64>,
+    /// Who watches over the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
+    /// After how many seconds the program is ended; by default never. It needs a supervisor in the container.
+    #[schemars(range(min = 1, max = 31_536_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<i64>,
+    /// Set to true to end the program and its children: SIGTERM, then SIGKILL. A program that has not started yet is not
+    /// started while this is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<bool>,
+    /// How many seconds a program has from SIGTERM to SIGKILL when it is ended; 10 by default.
+    #[schemars(range(min = 0, max = 86_400))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_grace_period_seconds: Option<i64>,
+    /// What becomes of the program when the object is deleted while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_delete: Option<OnDelete>,
 }
 
 // The doc of an enum stands in the schema for that of the field that has it.
@@ -169,6 +196,40 @@ pub enum Scope {
     Container,
     /// The name of the `Container` object.
     Name,
+}
+
+/// Who watches over the program. Auto (the default): a supervisor in the container, or the daemon where none can be put
+/// there. Supervised: a supervisor, or the program does not run. Attached: the daemon, through the engine; when it is
+/// killed in the middle, the outcome cannot be known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Capture {
+    /// A supervisor where that is possible.
+    #[default]
+    Auto,
+    /// A supervisor in the container.
+    Supervised,
+    /// The daemon.
+    Attached,
+}
+
+/// What becomes of the program when the object is deleted while it runs. Detach (the default): it goes on, and its outcome
+/// is recorded. Kill: it is ended, and the object stays until it is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDelete {
+    /// It goes on.
+    #[default]
+    Detach,
+    /// It is ended.
+    Kill,
+}
+
+/// Who watched over the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CapturedBy {
+    /// A supervisor in the container.
+    Supervised,
+    /// The daemon, through the engine.
+    Attached,
 }
 
 /// Where the run is.
@@ -236,6 +297,12 @@ pub struct ContainerExecStatus {
     /// The run's number in the store, as oncelet runs show takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<i64>,
+    /// Who watched over the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CapturedBy>,
+    /// Why there was no supervisor in the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture_reason: Option<String>,
     /// What the program wrote to stdout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout: Option<Output>,

@@ -27,7 +27,8 @@ pub use container::{
     PortProtocol, PublishedPort,
 };
 pub use container_exec::{
-    ContainerExec, ContainerExecSpec, ContainerExecStatus, EffectiveVar, ExecState, OnChange, Output, RunPolicy, Scope,
+    Capture, CapturedBy, ContainerExec, ContainerExecSpec, ContainerExecStatus, EffectiveVar, ExecState, OnChange,
+    OnDelete, Output, RunPolicy, Scope,
 };
 pub use env::{ContainerFieldRef, EnvVar, EnvVarSource, FieldRef, KeyRef};
 
@@ -37,6 +38,9 @@ pub const GROUP: &str = "oncelet.dev";
 pub const VERSION: &str = "v1alpha1";
 /// The annotation that asks for one more run: once for each new value.
 pub const RERUN_ANNOTATION: &str = "oncelet.dev/rerun";
+
+/// The finalizer of objects with `onDelete: Kill`: they stay until their program is over.
+pub const KILL_FINALIZER: &str = "oncelet.dev/kill-program";
 
 /// The condition types of both kinds, as `kubectl wait --for=condition=…` takes them.
 pub mod condition {
