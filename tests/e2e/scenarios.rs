@@ -7,6 +7,7 @@ mod once;
 mod rejected;
 mod repeat;
 mod scale;
+mod supervised;
 mod trouble;
 
 use crate::world::World;
@@ -64,6 +65,23 @@ scenarios! {
         a_bad_directory_and_a_bad_user_are_told_in_the_engines_words,
         missing_inputs_are_told_and_waited_for,
         nothing_starts_while_the_store_is_unreadable,
+    },
+    supervised::{
+        a_killed_daemon_follows_its_program_again,
+        a_program_that_ends_while_no_daemon_lives_keeps_its_outcome,
+        a_lost_store_starts_nothing_twice_and_is_filled_again,
+        nothing_but_the_record_stays_in_the_container,
+        another_daemon_takes_over_when_the_owner_dies,
+        a_paused_owner_that_wakes_up_does_no_harm,
+        stop_ends_a_program_and_its_children,
+        what_is_to_be_stopped_is_not_started,
+        a_timeout_ends_a_program_even_without_a_daemon,
+        on_delete_kill_ends_the_program_before_the_object_goes,
+        a_container_that_ends_interrupts_what_runs_in_it,
+        a_removed_container_interrupts_what_ran_in_it,
+        a_pause_of_the_container_is_no_end,
+        where_no_supervisor_can_be_the_status_says_why,
+        capture_attached_uses_no_supervisor,
     },
     containers::{
         a_persistent_container_is_made_and_reused,

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use oncelet_api::ContainerExec;
-use oncelet_core::{Blocked, Decision, Reason, Resolved, RunEvent, RunKey, RunRecord};
-use oncelet_engine::{Container, Error as EngineError, ErrorKind, ExecId, NewExec};
-use oncelet_store::{Advance, Claim, Lease, Logs, NewRun, Store};
+use oncelet_core::{Blocked, Decision, Reason, RunRecord};
+use oncelet_engine::{Error as EngineError, ErrorKind};
+use oncelet_store::Logs;
 
 use crate::context::{Ctx, one_line};
-use crate::convert;
-use crate::follow::{self, Run};
+use crate::launch::launch;
 use crate::observe::Observation;
-use crate::recover;
+use crate::{convert, end, recover};
 
 /// What there is to show after acting.
 pub(crate) struct Shown {
@@ -40,28 +39,39 @@ pub(crate) enum What {
         drift: Vec<&'static str>,
         /// What it printed, once it is over.
         logs: Option<Logs>,
+        /// What else there is to say while it goes on.
+        note: Option<String>,
     },
     /// Nothing new: another look is on its way.
     Nothing,
 }
 
 impl Shown {
-    fn waiting(blocked: Blocked) -> Self {
+    pub(crate) fn waiting(blocked: Blocked) -> Self {
         let retry = Some(blocked.reason.retry());
         Self { what: What::Waiting { blocked, last_try: None }, retry }
     }
 
-    fn run(record: RunRecord, retry: Option<Duration>) -> Self {
-        let what = What::Run { record: Box::new(record), restored: false, drift: Vec::new(), logs: None };
+    pub(crate) fn run(record: RunRecord, retry: Option<Duration>) -> Self {
+        Self::noted(record, retry, None)
+    }
+
+    fn noted(record: RunRecord, retry: Option<Duration>, note: Option<String>) -> Self {
+        let what = What::Run { record: Box::new(record), restored: false, drift: Vec::new(), logs: None, note };
         Self { what, retry }
     }
 
     /// Look again at once.
-    fn again() -> Self {
-        Self { what: What::Nothing, retry: Some(Duration::ZERO) }
+    pub(crate) fn again() -> Self {
+        Self::again_after(Duration::ZERO)
     }
 
-    fn store_problem(error: &oncelet_store::StoreError) -> Self {
+    /// Look again soon; until then what is shown stays.
+    pub(crate) fn again_after(pause: Duration) -> Self {
+        Self { what: What::Nothing, retry: Some(pause) }
+    }
+
+    pub(crate) fn store_problem(error: &oncelet_store::StoreError) -> Self {
         Self::waiting(Blocked { reason: Reason::StoreUnavailable, message: one_line(error) })
     }
 }
@@ -73,6 +83,10 @@ pub(crate) async fn act(ctx: &Ctx, exec: &ContainerExec, observation: &Observati
             Shown { what: What::Waiting { blocked, last_try }, retry: Some(retry) }
         }
         Decision::RetryStart { record, retry } | Decision::Mirror { record, retry } => Shown::run(*record, Some(retry)),
+        Decision::End { record, by, retry } => {
+            let note = end::end(ctx, exec, &record, by);
+            Shown::noted(*record, Some(retry), note)
+        }
         Decision::Show { record, restored, drift } => show(ctx, record, restored, drift).await,
         Decision::Launch { key, resolved, .. } => match &observation.container {
             Some(container) => launch(ctx, exec, container, key, *resolved).await,
@@ -94,81 +108,8 @@ async fn show(ctx: &Ctx, record: Box<RunRecord>, restored: bool, drift: Vec<&'st
         Err(message) => Err(message),
     };
     match logs {
-        Ok(logs) => Shown { what: What::Run { record, restored, drift, logs: Some(logs) }, retry: None },
+        Ok(logs) => Shown { what: What::Run { record, restored, drift, logs: Some(logs), note: None }, retry: None },
         Err(message) => Shown::waiting(Blocked { reason: Reason::StoreUnavailable, message }),
-    }
-}
-
-/// Claims the run, makes its exec, and hands it to a task that starts and follows it.
-///
-/// # Guarantees
-/// - Each step is in the store before the next has an effect: claim, then create; exec ID, then start.
-/// - Dropped half-way it leaves a claim that nobody looks after, which the next look recovers.
-async fn launch(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: RunKey, resolved: Resolved) -> Shown {
-    let store = match ctx.store.get() {
-        Ok(store) => store,
-        Err(message) => return Shown::waiting(Blocked { reason: Reason::StoreUnavailable, message }),
-    };
-    // Whoever has the care launches; everybody else sees its record soon.
-    let Some(care) = ctx.runs.take(&key) else {
-        return Shown { what: What::Nothing, retry: Some(Duration::from_millis(200)) };
-    };
-    let spec = convert::exec_spec(exec);
-    let new_exec = NewExec {
-        command: std::iter::once(spec.program.command.clone()).chain(resolved.args).collect(),
-        env: resolved.env,
-        working_directory: spec.program.working_directory.clone(),
-        user: spec.program.user.clone(),
-    };
-    let claim = store
-        .claim(NewRun {
-            key,
-            container_id: container.id.to_string(),
-            container_name: container.name.clone(),
-            engine: ctx.engine.endpoint().to_owned(),
-            object_uid: spec.uid,
-            program: spec.program,
-            effective: resolved.effective,
-            now: (ctx.now)(),
-        })
-        .await;
-    let lease = match claim {
-        Ok(Claim::Won(lease)) => lease,
-        Ok(Claim::Held(..)) => return Shown::again(),
-        Err(error) => return Shown::store_problem(&error),
-    };
-    match create_exec(ctx, &store, container, &new_exec, &lease).await {
-        Ok((exec_id, record)) => {
-            let run = Run { lease, care, asked_before: false, log_limit: convert::log_limit(exec) };
-            ctx.tasks.spawn(follow::start_and_follow(ctx.clone(), store, run, exec_id));
-            Shown::run(record, None)
-        }
-        Err(Some(blocked)) => {
-            if let Err(error) = store.release(lease).await {
-                // The claim stays and is recovered: nothing was started under it.
-                tracing::warn!("a claim could not be given back: {}", one_line(&error));
-            }
-            Shown::waiting(blocked)
-        }
-        Err(None) => Shown::again(),
-    }
-}
-
-/// Makes the exec and stores its ID. `Err(None)` where the claim was lost meanwhile.
-async fn create_exec(
-    ctx: &Ctx,
-    store: &Store,
-    container: &Container,
-    new_exec: &NewExec,
-    lease: &Lease,
-) -> Result<(ExecId, RunRecord), Option<Blocked>> {
-    let exec_id =
-        ctx.engine.create_exec(&container.id, new_exec).await.map_err(|error| Some(blocked_by_engine(&error)))?;
-    let event = RunEvent::ExecCreated { exec_id: exec_id.to_string() };
-    match store.advance(lease, event).await {
-        Ok(Advance::Done(record)) => Ok((exec_id, record)),
-        Ok(Advance::Lost) => Err(None),
-        Err(error) => Err(Some(Blocked { reason: Reason::StoreUnavailable, message: one_line(&error) })),
     }
 }
 

@@ -10,6 +10,7 @@ use oncelet_api::Container;
 use oncelet_core::RunName;
 use oncelet_engine::Engine;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gate::StoreGate;
@@ -27,8 +28,12 @@ pub(crate) struct Context {
     pub(crate) containers: Reflector<Container>,
     /// The runs that this process follows.
     pub(crate) runs: Runs,
-    /// The tasks that follow them.
+    /// The tasks that follow attached runs: how they end is known only as long as these live.
     pub(crate) tasks: TaskTracker,
+    /// The programs that this process is ending.
+    pub(crate) endings: Runs,
+    /// Ends everything that goes on without harm in another process.
+    pub(crate) shutdown: CancellationToken,
     /// Asks for a look at the objects of a run that has moved.
     pub(crate) wake: mpsc::UnboundedSender<RunName>,
     /// Writes Kubernetes events.
@@ -38,6 +43,12 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Runs `task` until the end of the controller. It looks after something that outlives this process.
+    pub(crate) fn watch(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(async move { shutdown.run_until_cancelled(task).await });
+    }
+
     /// Asks for a look at the objects that share the run of this name.
     pub(crate) fn wake(&self, name: &RunName) {
         // The receiver is gone only when the controller ends, and then nobody needs to look.

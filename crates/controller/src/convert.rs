@@ -1,8 +1,10 @@
 //! From the resources' types to the core's.
 
+use std::time::Duration;
+
 use kube::ResourceExt;
-use oncelet_api::{ContainerExec, EnvVar, EnvVarSource, RERUN_ANNOTATION};
-use oncelet_core::{ExecSpec, OnChange, Program, RunName, RunPolicy, Scope, ValueSource};
+use oncelet_api::{ContainerExec, EnvVar, EnvVarSource, OnDelete, RERUN_ANNOTATION};
+use oncelet_core::{EndedBy, ExecSpec, OnChange, Program, RunName, RunPolicy, Scope, ValueSource};
 
 /// The name under which the run of `exec` is remembered.
 pub(crate) fn run_name(exec: &ContainerExec) -> RunName {
@@ -40,12 +42,37 @@ pub(crate) fn exec_spec(exec: &ContainerExec) -> ExecSpec {
             _ => Scope::Container,
         },
         rerun: exec.annotations().get(RERUN_ANNOTATION).cloned(),
+        end: end(exec),
     }
+}
+
+fn end(exec: &ContainerExec) -> Option<EndedBy> {
+    if exec.metadata.deletion_timestamp.is_some() && kills_on_delete(exec) {
+        return Some(EndedBy::Delete);
+    }
+    exec.spec.stop.unwrap_or_default().then_some(EndedBy::Stop)
+}
+
+/// Whether the program is to be over before the object is gone.
+pub(crate) fn kills_on_delete(exec: &ContainerExec) -> bool {
+    exec.spec.on_delete == Some(OnDelete::Kill)
 }
 
 /// How many bytes of each stream are kept; the schema lets no negative number through.
 pub(crate) fn log_limit(exec: &ContainerExec) -> Option<u64> {
     exec.spec.log_limit_bytes.and_then(|limit| u64::try_from(limit).ok())
+}
+
+/// After how long the program is ended.
+pub(crate) fn timeout(exec: &ContainerExec) -> Option<Duration> {
+    exec.spec.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs)
+}
+
+/// How long a program has from SIGTERM to SIGKILL.
+pub(crate) fn grace(exec: &ContainerExec) -> Duration {
+    const DEFAULT: u64 = 10;
+    let seconds = exec.spec.stop_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    Duration::from_secs(seconds.unwrap_or(DEFAULT))
 }
 
 /// Declared variables.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use kube::runtime::controller::Action;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use oncelet_api::ContainerExec;
 use oncelet_core::decide;
 
 use crate::context::Ctx;
+use crate::finalizer::{self, Phase};
 use crate::{act, convert, observe, publish};
 
 /// A reconcile that failed for a reason other than the object's own state, which is published instead.
@@ -16,6 +17,14 @@ pub(crate) enum Error {
     /// The API server refused or did not answer.
     #[error("the API server did not take the status of {object}")]
     Publish {
+        /// `namespace/name`.
+        object: String,
+        #[source]
+        source: kube::Error,
+    },
+    /// The API server did not take a change of the finalizers.
+    #[error("the API server did not take the finalizers of {object}")]
+    Finalizer {
         /// `namespace/name`.
         object: String,
         #[source]
@@ -40,13 +49,20 @@ pub(crate) enum Error {
 /// # Guarantees
 /// Level-triggered: it may be called at any time, any number of times, and be dropped at any await.
 pub(crate) async fn reconcile(exec: Arc<ContainerExec>, ctx: Ctx) -> Result<Action, Error> {
-    if exec.meta().deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+    match finalizer::phase(&exec) {
+        Phase::Lives => {}
+        Phase::Gone => return Ok(Action::await_change()),
+        // The change comes back through the watch.
+        Phase::NeedsFinalizer => return finalizer::add(&ctx, &exec).await,
+        Phase::Ends => {}
     }
     let spec = convert::exec_spec(&exec);
     let observation = observe::observe(&ctx, &exec, &spec).await?;
     let decision = decide(&spec, observation.observed.clone(), (ctx.now)());
     tracing::debug!(object = %exec.name_any(), ?decision, "decided");
+    if finalizer::phase(&exec) == Phase::Ends && finalizer::is_over(&decision) {
+        return finalizer::remove(&ctx, &exec).await;
+    }
     let shown = act::act(&ctx, &exec, &observation, decision).await;
     publish::publish(&ctx, &exec, &observation, shown).await
 }

@@ -1,11 +1,11 @@
 //! Brings a run whose daemon is gone to its true end.
 
-use oncelet_core::{Blocked, Ownership, Reason, RunRecord, RunState, Verdict, judge};
-use oncelet_engine::ExecId;
+use oncelet_core::{Blocked, Capture, Finding, Ownership, Reason, RunRecord, RunState, Verdict, judge};
 use oncelet_store::{Filter, Store, StoreError};
 
 use crate::context::{Ctx, one_line};
-use crate::follow::{self, Run};
+use crate::follow::supervised::{Step, exec_id, look, watch};
+use crate::follow::{self, Run, attached};
 
 /// Why nobody watched.
 const KILLED: &str = "the oncelet that started it is gone";
@@ -13,15 +13,20 @@ const KILLED: &str = "the oncelet that started it is gone";
 /// Recovers `record` for an object that asked for it.
 ///
 /// # Guarantees
-/// Nothing is started but an exec that was provably never started, under its own ID.
+/// Nothing is started but an exec that was provably never started, under its own ID or behind the gate in the container.
 pub(crate) async fn recover(
     ctx: &Ctx,
     store: &Store,
     record: &RunRecord,
     log_limit: Option<u64>,
 ) -> Result<(), Blocked> {
-    let verdict = examine(ctx, record).await?;
-    carry_out(ctx, store, record, verdict, log_limit).await.map_err(store_problem)
+    match record.capture {
+        Capture::Supervised => resume(ctx, store, record, log_limit).await.map_err(store_problem),
+        Capture::Attached { .. } => {
+            let verdict = verdict(ctx, record).await?;
+            carry_out(ctx, store, record, verdict, log_limit).await.map_err(store_problem)
+        }
+    }
 }
 
 /// Recovers the runs that daemons left behind, whether or not their objects exist: a record must not stay open
@@ -30,27 +35,46 @@ pub(crate) async fn recover_all(ctx: &Ctx, store: &Store) -> Result<(), Blocked>
     let open = store.list(Filter { open_only: true, ..Filter::default() }).await.map_err(store_problem)?;
     for record in open {
         let found = store.lookup(&record.key).await.map_err(store_problem)?;
-        if !matches!(found, Some((_, Ownership::Gone))) {
-            continue;
-        }
-        let verdict = examine(ctx, &record).await?;
-        if matches!(verdict, Verdict::StillRunning | Verdict::Ended(_)) {
+        let Some((record, Ownership::Gone)) = found else { continue };
+        if is_past_starting(ctx, &record).await? {
             tracing::info!(run = %record.id, key = %record.key, "recovering");
-            carry_out(ctx, store, &record, verdict, None).await.map_err(store_problem)?;
+            recover(ctx, store, &record, None).await?;
         }
     }
     Ok(())
 }
 
-/// Finds out what became of an open run.
-async fn examine(ctx: &Ctx, record: &RunRecord) -> Result<Verdict, Blocked> {
+/// Whether an open run can only be ended, and nothing of it be started any more.
+async fn is_past_starting(ctx: &Ctx, record: &RunRecord) -> Result<bool, Blocked> {
+    Ok(match record.capture {
+        Capture::Supervised => {
+            let seen = look(ctx, record).await.map_err(|error| not_yet(record, &error))?;
+            matches!(seen.finding, Finding::Follow | Finding::Witnessed(_) | Finding::Ended { .. })
+        }
+        Capture::Attached { .. } => matches!(verdict(ctx, record).await?, Verdict::StillRunning | Verdict::Ended(_)),
+    })
+}
+
+/// Takes over a supervised run; what became of it, its task finds out.
+async fn resume(ctx: &Ctx, store: &Store, record: &RunRecord, log_limit: Option<u64>) -> Result<(), StoreError> {
+    // Somebody here looks after it already.
+    let Some(care) = ctx.runs.take(&record.key) else { return Ok(()) };
+    // Another daemon was faster, or the run is over.
+    let Some(lease) = store.take_over(record, (ctx.now)()).await? else { return Ok(()) };
+    if matches!(record.state, RunState::Claimed) {
+        return store.release(lease).await;
+    }
+    let run = Run { lease, care, log_limit };
+    ctx.watch(watch(ctx.clone(), store.clone(), run, record.clone(), Step::Examine));
+    Ok(())
+}
+
+/// Finds out what became of an open attached run.
+async fn verdict(ctx: &Ctx, record: &RunRecord) -> Result<Verdict, Blocked> {
     let hint = match exec_id(&record.state) {
         None => None,
         Some(exec_id) => {
-            let state = ctx.engine.inspect_exec(&exec_id).await.map_err(|error| Blocked {
-                reason: Reason::EngineUnreachable,
-                message: format!("run {} cannot be recovered yet: {}", record.id, one_line(&error)),
-            })?;
+            let state = ctx.engine.inspect_exec(&exec_id).await.map_err(|error| not_yet(record, &error))?;
             Some(follow::hint(state))
         }
     };
@@ -71,34 +95,33 @@ async fn carry_out(
     match verdict {
         Verdict::Release => store.release(lease).await,
         Verdict::StartExec => {
-            let run = Run { lease, care, asked_before: true, log_limit };
+            let run = Run { lease, care, log_limit };
             if let Some(exec_id) = exec_id(&record.state) {
-                ctx.tasks.spawn(follow::start_and_follow(ctx.clone(), store.clone(), run, exec_id));
+                ctx.tasks.spawn(attached::start(ctx.clone(), store.clone(), run, exec_id, true));
             }
             Ok(())
         }
         Verdict::StillRunning => {
             let logs = store.logs(record.id).await?;
-            let run = Run { lease, care, asked_before: true, log_limit };
+            let run = Run { lease, care, log_limit };
             if let Some(exec_id) = exec_id(&record.state) {
-                ctx.tasks.spawn(follow::await_end(ctx.clone(), store.clone(), run, exec_id, KILLED.to_owned(), logs));
+                ctx.tasks.spawn(attached::await_end(ctx.clone(), store.clone(), run, exec_id, KILLED.to_owned(), logs));
             }
             Ok(())
         }
         Verdict::Ended(outcome) => {
             let logs = store.logs(record.id).await?;
-            store.finish(&lease, (ctx.now)(), follow::because(KILLED, outcome), logs).await?;
+            store.finish(&lease, (ctx.now)(), attached::because(KILLED, outcome), logs).await?;
             ctx.wake(&record.key.name);
             Ok(())
         }
     }
 }
 
-/// The exec of an open run; an ID that is none is not known to the engine either.
-fn exec_id(state: &RunState) -> Option<ExecId> {
-    match state {
-        RunState::Starting { exec_id } | RunState::Running { exec_id, .. } => exec_id.parse().ok(),
-        RunState::Claimed | RunState::Ended { .. } => None,
+fn not_yet(record: &RunRecord, error: &oncelet_engine::Error) -> Blocked {
+    Blocked {
+        reason: Reason::EngineUnreachable,
+        message: format!("run {} cannot be recovered yet: {}", record.id, one_line(error)),
     }
 }
 

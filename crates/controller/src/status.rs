@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
-use oncelet_api::{ContainerExec, ContainerExecStatus, EffectiveVar, ExecState, Output, condition};
-use oncelet_core::{Blocked, Outcome, RunRecord, RunState};
+use oncelet_api::{CapturedBy, ContainerExec, ContainerExecStatus, EffectiveVar, ExecState, Output, condition};
+use oncelet_core::{Blocked, Capture, Outcome, RunRecord, RunState};
 use oncelet_store::{LogSummary, Logs};
 
 use crate::act::What;
@@ -20,7 +20,10 @@ pub(crate) fn project(
     let mut status = match what {
         What::Nothing => return None,
         What::Waiting { blocked, last_try } => waiting(&old, observation, blocked, last_try.as_deref()),
-        What::Run { record, restored, logs, .. } => run(record, *restored, logs.as_ref()),
+        What::Run { record, restored, logs, note, .. } => {
+            let shown = run(record, *restored, logs.as_ref());
+            ContainerExecStatus { message: shown.message.or_else(|| note.clone()), ..shown }
+        }
     };
     status.observed_generation = exec.metadata.generation;
     let mut conditions =
@@ -98,6 +101,14 @@ fn run(record: &RunRecord, restored: bool, logs: Option<&Logs>) -> ContainerExec
         container_id: Some(record.container_id.clone()),
         container_name: Some(record.container_name.clone()),
         run_id: Some(record.id.0),
+        capture: Some(match record.capture {
+            Capture::Supervised => CapturedBy::Supervised,
+            Capture::Attached { .. } => CapturedBy::Attached,
+        }),
+        capture_reason: match &record.capture {
+            Capture::Attached { reason } if !reason.is_empty() => Some(reason.clone()),
+            _ => None,
+        },
         stdout: logs.map(|logs| output(&logs.stdout)),
         stderr: logs.map(|logs| output(&logs.stderr)),
         ..ContainerExecStatus::default()
@@ -203,6 +214,14 @@ fn run_conditions(conditions: &mut Conditions, status: &ContainerExecStatus, wha
         _ => None,
     };
 
+    let ended_by = match what {
+        What::Run { record, .. } => match &record.state {
+            RunState::Ended { outcome: Outcome::Interrupted { by, .. }, .. } => Some(by.reason()),
+            _ => None,
+        },
+        _ => None,
+    };
+
     match (&status.startup_timestamp, status.state) {
         (Some(at), _) => {
             let message = format!("the program was started at {:.0}", at.0);
@@ -228,7 +247,7 @@ fn run_conditions(conditions: &mut Conditions, status: &ContainerExecStatus, wha
         match (status.state, status.exit_code) {
             (Some(ExecState::Finished), Some(0)) => conditions.set(condition::SUCCEEDED, "True", "ExitCodeZero", ""),
             (Some(ExecState::Finished), _) => conditions.set(condition::SUCCEEDED, "False", "ExitCodeNotZero", &how),
-            _ => conditions.set(condition::SUCCEEDED, "False", &reason, message),
+            _ => conditions.set(condition::SUCCEEDED, "False", ended_by.unwrap_or(&reason), message),
         }
     } else {
         conditions.set(condition::COMPLETE, "False", &reason, message);

@@ -26,6 +26,9 @@ use crate::{container, convert, exec, recover};
 
 /// How long the end of the controller waits for programs that run.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long between two looks for open runs whose daemon is gone and whose objects nobody has applied again. A look costs as
+/// much as there are open runs.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// What the controller needs.
 pub struct Config {
@@ -61,7 +64,8 @@ pub enum Error {
     },
 }
 
-/// Runs until `shutdown`. Programs that run then are waited for, for a while; after that they go on in their containers.
+/// Runs until `shutdown`. Attached programs that run then are waited for, for a while; after that they go on in their
+/// containers. Supervised ones go on at once, and the next daemon finds their outcome.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let Config { client, engine, store_dir, now } = config;
     let exec_api = Api::<ContainerExec>::all(client.clone());
@@ -91,6 +95,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         containers: container_objects,
         runs: Runs::default(),
         tasks: TaskTracker::new(),
+        endings: Runs::default(),
+        shutdown: shutdown.clone(),
         wake,
         now,
     });
@@ -111,9 +117,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         .run(container::reconcile, on_error::<Container>, ctx.clone())
         .for_each(|result| async move { log(result) });
 
-    let recovery = tokio::spawn(recover_when_open(ctx.clone()));
+    ctx.watch(recover_always(ctx.clone()));
     futures::join!(execs, containers);
-    recovery.abort();
     await_programs(&ctx).await;
     if let Ok(store) = ctx.store.get() {
         store.close().await;
@@ -127,10 +132,10 @@ async fn await_programs(ctx: &Ctx) {
     if ctx.tasks.is_empty() {
         return;
     }
-    tracing::info!("waiting up to {PATIENCE:?} for {} programs to end", ctx.tasks.len());
+    tracing::info!("waiting up to {PATIENCE:?} for {} attached programs to end", ctx.tasks.len());
     if tokio::time::timeout(PATIENCE, ctx.tasks.wait()).await.is_err() {
         let open = ctx.tasks.len();
-        tracing::warn!("{open} programs go on in their containers; how they end will not be known");
+        tracing::warn!("{open} attached programs go on in their containers; how they end will not be known");
     }
 }
 
@@ -145,18 +150,21 @@ where
     }
 }
 
-/// Recovers what dead daemons left, once the store is open and the engine answers.
-async fn recover_when_open(ctx: Ctx) {
+/// Recovers what dead daemons left: at the start, and when one dies beside this one.
+async fn recover_always(ctx: Ctx) {
     loop {
         let result = match ctx.store.get() {
             Ok(store) => recover::recover_all(&ctx, &store).await.map_err(|blocked| blocked.message),
             Err(message) => Err(message),
         };
-        match result {
-            Ok(()) => return,
-            Err(message) => tracing::debug!("recovery waits: {message}"),
-        }
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        let pause = match result {
+            Ok(()) => SWEEP,
+            Err(message) => {
+                tracing::debug!("recovery waits: {message}");
+                Duration::from_secs(2)
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -1,0 +1,115 @@
+//! Where the output of a run goes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use oncelet_store::{LogSummary, LogWriter, Logs, Store, StoreError, Stream};
+
+use super::Run;
+use crate::context::one_line;
+
+/// How long output may wait before followers of the log see it.
+pub(super) const FLUSH: Duration = Duration::from_millis(200);
+
+/// Both streams of a run.
+pub(super) struct Outputs {
+    stdout: Sink,
+    stderr: Sink,
+}
+
+impl Outputs {
+    /// Begins, or goes on where the store has them.
+    pub(super) async fn open(store: &Store, run: &Run) -> Self {
+        Self {
+            stdout: Sink::open(store, run, Stream::Stdout).await,
+            stderr: Sink::open(store, run, Stream::Stderr).await,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, stream: Stream) -> &mut Sink {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// Makes what came so far visible to followers of the log.
+    pub(super) async fn flush(&mut self) {
+        self.stdout.flush().await;
+        self.stderr.flush().await;
+    }
+
+    /// Whether something that came was not kept, though the limit did not ask for it.
+    pub(super) fn failed(&self) -> bool {
+        self.stdout.failed || self.stderr.failed
+    }
+
+    pub(super) async fn finish(self) -> Logs {
+        Logs { stdout: self.stdout.finish().await, stderr: self.stderr.finish().await }
+    }
+}
+
+/// Where one stream goes. A log that cannot be written must not block the program: its output is then dropped,
+/// and the summary says so.
+pub(super) struct Sink {
+    writer: Option<LogWriter>,
+    dirty: bool,
+    failed: bool,
+}
+
+impl Sink {
+    async fn open(store: &Store, run: &Run, stream: Stream) -> Self {
+        let writer = store.log_writer(&run.lease, stream, run.log_limit).await.map_err(complain).ok();
+        Self { failed: writer.is_none(), writer, dirty: false }
+    }
+
+    /// How many bytes of the stream are accounted for.
+    pub(super) fn offset(&self) -> u64 {
+        self.writer.as_ref().map_or(0, LogWriter::offset)
+    }
+
+    /// Takes what follows.
+    pub(super) async fn write(&mut self, bytes: Bytes) {
+        let Some(writer) = &mut self.writer else { return };
+        self.dirty = true;
+        if let Err(error) = writer.write(bytes).await {
+            self.failed = true;
+            complain(error);
+        }
+    }
+
+    /// Takes what begins at `offset` of the stream, as far as it is new.
+    pub(super) async fn write_at(&mut self, offset: u64, bytes: Bytes) {
+        let known = self.offset();
+        if offset > known {
+            // Never a byte after a gap: what is missing is read from the container's disk at the end.
+            self.failed = true;
+            return;
+        }
+        let skip = usize::try_from(known - offset).unwrap_or(usize::MAX);
+        if skip < bytes.len() {
+            self.write(bytes.slice(skip..)).await;
+        }
+    }
+
+    async fn flush(&mut self) {
+        if let (true, Some(writer)) = (std::mem::take(&mut self.dirty), &mut self.writer)
+            && let Err(error) = writer.flush().await
+        {
+            self.failed = true;
+            complain(error);
+        }
+    }
+
+    async fn finish(self) -> LogSummary {
+        match self.writer {
+            Some(writer) => writer.finish().await.map_err(complain).unwrap_or_default(),
+            None => LogSummary::default(),
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "to be called by map_err")]
+fn complain(error: StoreError) {
+    tracing::error!("output is lost: {}", one_line(&error));
+}

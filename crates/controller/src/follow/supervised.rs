@@ -1,0 +1,435 @@
+//! Stays with a supervised run until its end is in the store.
+//!
+//! ```text
+//!  Start ──▶ its frames ──▶ its end ──▶ stored, and the supervisor told so
+//!    │           │
+//!    └───────────┴─ the stream broke, somebody else has the gate, a daemon is gone
+//!                ▼
+//!  Examine: the container's disk, its life, the exec ──▶ Start · Follow ──▶ its frames … · over
+//! ```
+//!
+//! The container's disk is the witness, the stream only the fast way: whatever happens to this process or to the engine,
+//! the next look finds there what became of the program.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use oncelet_core::{
+    Description, EndedBy, Finding, Gate, Life, Outcome, RunEvent, RunRecord, RunState, Witnessed, abandoned, examine,
+};
+use oncelet_engine::supervise::{Exit, Record, StopReason, SupervisedEnd, SupervisedEvent, SupervisedRun};
+use oncelet_engine::{ContainerId, ContainerState, Error as EngineError, ErrorKind, ExecId, OutputStream};
+use oncelet_store::{Store, Stream};
+
+use super::output::{FLUSH, Outputs};
+use super::{LOOK, Run, finish, hint, record};
+use crate::context::{Ctx, one_line};
+
+/// How long before something is looked at again that settles within moments.
+const SHORTLY: Duration = Duration::from_millis(100);
+/// How often output that the store did not take is offered again before the outcome is stored without it.
+const TRIES: u32 = 5;
+
+/// What to do about the run next.
+pub(crate) enum Step {
+    /// Start its exec.
+    Start(ExecId),
+    /// Find out what became of it.
+    Examine,
+    /// Listen to its supervisor.
+    Follow,
+    /// Somebody else has the gate.
+    Adopt,
+}
+
+/// What is known of a run beside the store.
+pub(crate) struct Seen {
+    /// What follows.
+    pub(crate) finding: Finding,
+    gate: Gate,
+    life: Life,
+    record: Option<Record>,
+}
+
+/// Looks at the container's disk, its life and the exec.
+///
+/// # Guarantees
+/// Each is looked at after what it could overtake: an exec that is over has left its traces in the gate, and so has a
+/// container that has stopped.
+pub(crate) async fn look(ctx: &Ctx, run: &RunRecord) -> Result<Seen, EngineError> {
+    let hint = match exec_id(&run.state) {
+        Some(exec_id) => Some(hint(ctx.engine.inspect_exec(&exec_id).await?)),
+        None => None,
+    };
+    let container: ContainerId = run.container_id.parse()?;
+    let life = match ctx.engine.container(container.as_str()).await? {
+        Some(container) => life(&container.state),
+        None => Life::Gone,
+    };
+    let record = match ctx.engine.read_record(&container, &run.key.digest()).await {
+        Ok(record) => record,
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let gate = record.as_ref().map_or(Gate::Open, gate);
+    Ok(Seen { finding: examine(&run.state, &gate, &life, hint), gate, life, record })
+}
+
+/// Looks after `run` from `step` on.
+///
+/// # Flow
+/// See the module.
+///
+/// # Guarantees
+/// It may be dropped or killed at any point: the next look goes on from the store and the container's disk.
+pub(crate) async fn watch(ctx: Ctx, store: Store, run: Run, record: RunRecord, step: Step) {
+    let container = match record.container_id.parse() {
+        Ok(container) => container,
+        // Stored from what the engine said: it cannot be anything else.
+        Err(error) => return tracing::error!(run = %record.id, "{}", one_line(&error)),
+    };
+    let outputs = Outputs::open(&store, &run).await;
+    let watch = Watch { digest: record.key.digest(), ctx, store, run, record, container, outputs };
+    watch.run(step).await;
+}
+
+struct Watch {
+    ctx: Ctx,
+    store: Store,
+    run: Run,
+    /// The run as the store has it.
+    record: RunRecord,
+    container: ContainerId,
+    digest: String,
+    outputs: Outputs,
+}
+
+/// What a step came to.
+enum Came {
+    /// To another step.
+    Next(Step),
+    /// To an end that somebody saw.
+    Saw(Exit, Option<SupervisedRun>),
+    /// To an end that nobody saw.
+    Unseen { started_at: Option<Timestamp>, finished_at: Option<Timestamp>, outcome: Outcome },
+    /// To nothing: the program was not started, and the claim goes away.
+    NotStarted,
+    /// The run is no longer ours.
+    Lost,
+}
+
+impl Watch {
+    async fn run(mut self, mut step: Step) {
+        loop {
+            let came = match step {
+                Step::Start(exec_id) => match self.ctx.engine.start_supervised(&exec_id).await {
+                    Ok(stream) => self.listen(stream).await,
+                    Err(error) => self.look_after(&error).await,
+                },
+                Step::Follow => {
+                    let from = Stream::ALL.map(|stream| self.outputs.get_mut(stream).offset());
+                    match self.ctx.engine.follow_supervised(&self.container, &self.digest, from).await {
+                        Ok(stream) => self.listen(stream).await,
+                        Err(error) => self.look_after(&error).await,
+                    }
+                }
+                Step::Adopt => self.adopt().await,
+                Step::Examine => match look(&self.ctx, &self.record).await {
+                    Ok(seen) => self.judge(seen).await,
+                    Err(error) => self.look_after(&error).await,
+                },
+            };
+            step = match came {
+                Came::Next(step) => step,
+                Came::Saw(exit, stream) => return self.complete(&exit, stream).await,
+                Came::Unseen { started_at, finished_at, outcome } => {
+                    return self.end_unseen(started_at, finished_at, outcome).await;
+                }
+                Came::NotStarted => return self.give_back().await,
+                Came::Lost => return,
+            };
+        }
+    }
+
+    /// Something did not work that leaves the run as it is: look at it again after a while.
+    async fn look_after(&self, error: &EngineError) -> Came {
+        tracing::warn!(run = %self.record.id, "the run is looked at again: {}", one_line(error));
+        let pause = if error.kind() == ErrorKind::Unreachable { LOOK } else { SHORTLY };
+        tokio::time::sleep(pause).await;
+        Came::Next(Step::Examine)
+    }
+
+    /// Takes what the supervisor says, to its end.
+    async fn listen(&mut self, mut stream: SupervisedRun) -> Came {
+        let mut flush = tokio::time::interval(FLUSH);
+        flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let end = loop {
+            tokio::select! {
+                // Cancel-safe: `next` keeps a half-read event in `stream`.
+                event = stream.next() => match event {
+                    Some(SupervisedEvent::Started { at }) => {
+                        if !self.started(at).await {
+                            return Came::Lost;
+                        }
+                    }
+                    Some(SupervisedEvent::Output { stream, offset, bytes }) => {
+                        self.outputs.get_mut(stored(stream)).write_at(offset, bytes).await;
+                    }
+                    Some(SupervisedEvent::Ended(end)) => break end,
+                    None => return Came::Next(Step::Examine),
+                },
+                // Cancel-safe: a tick that is not taken comes again.
+                _ = flush.tick() => self.outputs.flush().await,
+            }
+        };
+        self.outputs.flush().await;
+        match end {
+            SupervisedEnd::Exited(exit) => Came::Saw(exit, Some(stream)),
+            SupervisedEnd::FailedToStart { reason, message } => {
+                let outcome = Outcome::FailedToStart { reason: format!("{reason:?}"), message };
+                Came::Unseen { started_at: None, finished_at: None, outcome }
+            }
+            SupervisedEnd::Unusable { message } => {
+                let outcome = Outcome::FailedToStart { reason: "NotSupervisable".to_owned(), message };
+                Came::Unseen { started_at: None, finished_at: None, outcome }
+            }
+            SupervisedEnd::Refused => Came::Next(Step::Adopt),
+            SupervisedEnd::Abandoned { message } => match look(&self.ctx, &self.record).await {
+                Ok(seen) => {
+                    let finding = abandoned(&seen.gate, &seen.life, &message);
+                    self.judge(Seen { finding, ..seen }).await
+                }
+                Err(error) => self.look_after(&error).await,
+            },
+            SupervisedEnd::NoClaim => {
+                tokio::time::sleep(SHORTLY).await;
+                Came::Next(Step::Examine)
+            }
+            SupervisedEnd::Lost { message } => {
+                tracing::warn!(run = %self.record.id, "the supervisor's stream is lost: {message}");
+                Came::Next(Step::Examine)
+            }
+        }
+    }
+
+    async fn judge(&mut self, seen: Seen) -> Came {
+        match seen.finding {
+            Finding::Release => Came::NotStarted,
+            Finding::StartExec => exec_id(&self.record.state).map_or(Came::NotStarted, |id| Came::Next(Step::Start(id))),
+            Finding::Withdraw => match self.advance(RunEvent::Withdrawn).await {
+                true => Came::NotStarted,
+                false => Came::Lost,
+            },
+            Finding::LookAgain => {
+                tokio::time::sleep(SHORTLY).await;
+                Came::Next(Step::Examine)
+            }
+            Finding::Follow => Came::Next(Step::Follow),
+            Finding::Witnessed(_) => match seen.record.and_then(|record| record.exit) {
+                Some(exit) => Came::Saw(exit, None),
+                None => Came::Next(Step::Examine),
+            },
+            Finding::Ended { started_at, finished_at, outcome } => Came::Unseen { started_at, finished_at, outcome },
+        }
+    }
+
+    /// Somebody else has the gate: an earlier exec of this run or, where the store was lost, the run that it remembered.
+    /// The store then gets back what it had.
+    async fn adopt(&mut self) -> Came {
+        let described = match self.ctx.engine.read_record(&self.container, &self.digest).await {
+            Ok(record) => record.and_then(|record| record.claim).map(|claim| claim.description),
+            Err(error) => return self.look_after(&error).await,
+        };
+        let description = described.and_then(|value| serde_json::from_value::<Description>(value).ok());
+        if let Some(description) = description.filter(|it| it.key == self.record.key && !it.is_of(&self.record)) {
+            tracing::warn!(
+                run = %self.record.id,
+                "the container remembers a run that the store does not: its record is taken, and nothing is started"
+            );
+            let adopted = record(&self.ctx, "record", || self.store.adopt(&self.run.lease, &description)).await;
+            match adopted {
+                Some(record) => self.record = record,
+                None => return Came::Lost,
+            }
+        }
+        Came::Next(Step::Examine)
+    }
+
+    /// Stores the start, where it is not stored yet. False where the run is no longer ours.
+    async fn started(&mut self, at: Timestamp) -> bool {
+        match self.record.state {
+            RunState::Starting { .. } => self.advance(RunEvent::Started { at }).await,
+            _ => true,
+        }
+    }
+
+    async fn advance(&mut self, event: RunEvent) -> bool {
+        match record(&self.ctx, "state", || self.store.advance(&self.run.lease, event.clone())).await {
+            Some(record) => {
+                self.record = record;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Stores an end that the supervisor saw, with all the output, and lets it remove the logs.
+    async fn complete(mut self, exit: &Exit, stream: Option<SupervisedRun>) {
+        let witnessed = witnessed(exit);
+        if !self.started(witnessed.started_at).await {
+            return;
+        }
+        let complete = self.fetch_output(Some([exit.stdout_bytes, exit.stderr_bytes])).await;
+        let logs = self.outputs.finish().await;
+        let stored =
+            finish(&self.ctx, &self.store, &self.run, witnessed.finished_at, witnessed.outcome(), logs).await.is_some();
+        // Output that the store could not take stays in the container.
+        if !(stored && complete) {
+            return;
+        }
+        let told = match stream {
+            Some(mut stream) => stream.stored().await,
+            None => self.ctx.engine.clean_logs(&self.container, &[self.digest]).await,
+        };
+        if let Err(error) = told {
+            tracing::debug!(run = %self.record.id, "the logs stay in the container: {}", one_line(&error));
+        }
+    }
+
+    /// Stores an end that nobody saw, with the output that there is.
+    async fn end_unseen(mut self, started_at: Option<Timestamp>, finished_at: Option<Timestamp>, outcome: Outcome) {
+        if let Some(at) = started_at
+            && !self.started(at).await
+        {
+            return;
+        }
+        if !matches!(outcome, Outcome::FailedToStart { .. }) {
+            self.fetch_output(None).await;
+        }
+        let at = finished_at.unwrap_or_else(|| (self.ctx.now)());
+        let logs = self.outputs.finish().await;
+        finish(&self.ctx, &self.store, &self.run, at, outcome, logs).await;
+    }
+
+    async fn give_back(self) {
+        if let Err(error) = self.store.release(self.run.lease).await {
+            // The claim stays and is recovered: nothing was started under it.
+            tracing::warn!(run = %self.record.id, "a claim could not be given back: {}", one_line(&error));
+        }
+        self.ctx.wake(&self.record.key.name);
+    }
+
+    /// Reads from the container's disk what has not come yet: up to so many bytes of each stream, or all there is. False
+    /// where something is missing.
+    async fn fetch_output(&mut self, totals: Option<[u64; 2]>) -> bool {
+        for tries in 1.. {
+            if self.outputs.failed() {
+                // Begins anew after the last byte that is on the store's disk.
+                self.outputs = Outputs::open(&self.store, &self.run).await;
+            }
+            let mut fetched = Ok(());
+            for (index, stream) in Stream::ALL.into_iter().enumerate() {
+                let total = totals.map_or(u64::MAX, |totals| totals[index]);
+                fetched = fetched.and(self.fetch(stream, total).await);
+            }
+            match fetched {
+                Ok(()) if !self.outputs.failed() => return true,
+                Err(error) if error.kind() == ErrorKind::Unreachable => {
+                    tracing::warn!(run = %self.record.id, "its output waits for the engine: {}", one_line(&error));
+                    tokio::time::sleep(LOOK).await;
+                }
+                Ok(()) if tries < TRIES => tokio::time::sleep(tries * SHORTLY * 4).await,
+                Ok(()) => return false,
+                // The log or the container is gone.
+                Err(error) => {
+                    tracing::warn!(run = %self.record.id, "a part of its output is lost: {}", one_line(&error));
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    async fn fetch(&mut self, stream: Stream, total: u64) -> Result<(), EngineError> {
+        let sink = self.outputs.get_mut(stream);
+        let mut offset = sink.offset();
+        if offset >= total {
+            return Ok(());
+        }
+        let mut log = self.ctx.engine.read_log(&self.container, &self.digest, engines(stream), offset).await?;
+        while let Some(bytes) = log.try_next().await? {
+            let wanted = usize::try_from(total - offset).unwrap_or(usize::MAX).min(bytes.len());
+            let bytes: Bytes = bytes.slice(..wanted);
+            sink.write_at(offset, bytes).await;
+            offset += wanted as u64;
+            if offset >= total {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The exec of an open run; an ID that is none is not known to the engine either.
+pub(crate) fn exec_id(state: &RunState) -> Option<ExecId> {
+    match state {
+        RunState::Starting { exec_id } | RunState::Running { exec_id, .. } => exec_id.parse().ok(),
+        RunState::Claimed | RunState::Ended { .. } => None,
+    }
+}
+
+fn life(state: &ContainerState) -> Life {
+    match state {
+        ContainerState::Running { started_at } => Life::Runs { since: *started_at },
+        ContainerState::Paused => Life::Runs { since: None },
+        ContainerState::Exited { finished_at, .. } => Life::Stopped { since: *finished_at },
+        // Between two lives nothing runs in it.
+        ContainerState::Restarting | ContainerState::Created | ContainerState::Removing | ContainerState::Dead => {
+            Life::Stopped { since: None }
+        }
+    }
+}
+
+fn gate(record: &Record) -> Gate {
+    match &record.exit {
+        Some(exit) => Gate::Recorded(witnessed(exit)),
+        None => Gate::Closed {
+            claimed_at: record.claim.as_ref().map(|claim| time(claim.at_us)),
+            started_at: record.started.as_ref().map(|started| time(started.at_us)),
+        },
+    }
+}
+
+fn witnessed(exit: &Exit) -> Witnessed {
+    Witnessed {
+        started_at: time(exit.started_us),
+        finished_at: time(exit.finished_us),
+        exit_code: exit.end.exit_code(),
+        ended_by: exit.stopped.as_ref().map(|stopped| match stopped.by {
+            StopReason::Stop => EndedBy::Stop,
+            StopReason::Timeout => EndedBy::Timeout,
+            StopReason::Delete => EndedBy::Delete,
+        }),
+    }
+}
+
+/// A time in the record. One that is none says that its clock was wrong.
+fn time(us: i64) -> Timestamp {
+    Timestamp::from_microsecond(us).unwrap_or_default()
+}
+
+fn stored(stream: OutputStream) -> Stream {
+    match stream {
+        OutputStream::Stdout => Stream::Stdout,
+        OutputStream::Stderr => Stream::Stderr,
+    }
+}
+
+fn engines(stream: Stream) -> OutputStream {
+    match stream {
+        Stream::Stdout => OutputStream::Stdout,
+        Stream::Stderr => OutputStream::Stderr,
+    }
+}

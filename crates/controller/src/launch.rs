@@ -1,0 +1,188 @@
+//! Launches a run.
+
+use std::time::Duration;
+
+use oncelet_api::{Capture as Wanted, ContainerExec};
+use oncelet_core::{Blocked, Capture, Description, ExecSpec, Reason, Resolved, RunEvent, RunKey, RunRecord};
+use oncelet_engine::supervise::{Supervision, Supervisor};
+use oncelet_engine::{Container, ErrorKind, ExecId, NewExec};
+use oncelet_store::{Advance, Claim, Lease, NewRun, Store};
+
+use crate::act::{Shown, blocked_by_engine};
+use crate::context::{Ctx, one_line};
+use crate::convert;
+use crate::follow::supervised::{Step, watch};
+use crate::follow::{Run, attached};
+
+/// How long until the record of whoever launches is there.
+const SOON: Duration = Duration::from_millis(200);
+
+/// Who is to watch over a program.
+enum Watcher {
+    /// A supervisor, which is in place.
+    Supervisor(Supervisor),
+    /// The container already holds the run, which the store has lost: its supervisor's record is read, nothing is started.
+    Record,
+    /// The daemon.
+    Daemon {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Claims the run, makes its exec, and hands it to a task that starts and follows it.
+///
+/// # Guarantees
+/// - Each step is in the store before the next has an effect: claim, then create; exec ID, then start.
+/// - Dropped half-way it leaves a claim that nobody looks after, which the next look recovers.
+pub(crate) async fn launch(
+    ctx: &Ctx,
+    exec: &ContainerExec,
+    container: &Container,
+    key: RunKey,
+    resolved: Resolved,
+) -> Shown {
+    let store = match ctx.store.get() {
+        Ok(store) => store,
+        Err(message) => return Shown::waiting(Blocked { reason: Reason::StoreUnavailable, message }),
+    };
+    // Whoever has the care launches; everybody else sees its record soon.
+    let Some(care) = ctx.runs.take(&key) else { return Shown::again_after(SOON) };
+    let watcher = match watcher(ctx, exec, container, &key).await {
+        Ok(watcher) => watcher,
+        Err(blocked) => return Shown::waiting(blocked),
+    };
+    let engine_id = match ctx.engine.identity().await {
+        Ok(identity) => identity,
+        Err(error) => return Shown::waiting(blocked_by_engine(&error)),
+    };
+    let spec = convert::exec_spec(exec);
+    let now = (ctx.now)();
+    let description = Description {
+        key: key.clone(),
+        object_uid: spec.uid.clone(),
+        program: spec.program.clone(),
+        effective: resolved.effective.clone(),
+        claimed_at: now,
+    };
+    let new_exec = new_exec(&spec, resolved);
+    let claim = store
+        .claim(NewRun {
+            key,
+            container_id: container.id.to_string(),
+            container_name: container.name.clone(),
+            engine: ctx.engine.endpoint().to_owned(),
+            engine_id: Some(engine_id),
+            object_uid: spec.uid,
+            program: spec.program,
+            effective: description.effective.clone(),
+            capture: match &watcher {
+                Watcher::Supervisor(_) | Watcher::Record => Capture::Supervised,
+                Watcher::Daemon { reason } => Capture::Attached { reason: reason.clone() },
+            },
+            now,
+        })
+        .await;
+    let lease = match claim {
+        Ok(Claim::Won(lease)) => lease,
+        Ok(Claim::Held(..)) => return Shown::again(),
+        Err(error) => return Shown::store_problem(&error),
+    };
+    match create_exec(ctx, &store, exec, container, &watcher, &new_exec, &lease, &description).await {
+        Ok((exec_id, record)) => {
+            let run = Run { lease, care, log_limit: convert::log_limit(exec) };
+            match watcher {
+                Watcher::Supervisor(_) => {
+                    ctx.watch(watch(ctx.clone(), store, run, record.clone(), Step::Start(exec_id)));
+                }
+                Watcher::Record => ctx.watch(watch(ctx.clone(), store, run, record.clone(), Step::Adopt)),
+                Watcher::Daemon { .. } => {
+                    ctx.tasks.spawn(attached::start(ctx.clone(), store, run, exec_id, false));
+                }
+            }
+            Shown::run(record, None)
+        }
+        Err(Some(blocked)) => {
+            if let Err(error) = store.release(lease).await {
+                // The claim stays and is recovered: nothing was started under it.
+                tracing::warn!("a claim could not be given back: {}", one_line(&error));
+            }
+            Shown::waiting(blocked)
+        }
+        Err(None) => Shown::again(),
+    }
+}
+
+/// Puts a supervisor in place, if one is wanted and can be had.
+async fn watcher(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: &RunKey) -> Result<Watcher, Blocked> {
+    let wanted = exec.spec.capture.unwrap_or_default();
+    // Before anything is started beside it: an attached program asks no gate.
+    if wanted == Wanted::Attached {
+        let is_held = ctx.engine.has_record(&container.id, &key.digest()).await;
+        return match is_held.map_err(|error| blocked_by_engine(&error))? {
+            true => Ok(Watcher::Record),
+            false => Ok(Watcher::Daemon { reason: "spec.capture is Attached".to_owned() }),
+        };
+    }
+    let error = match ctx.engine.supervise(&container.id).await {
+        Ok(supervisor) => return Ok(Watcher::Supervisor(supervisor)),
+        Err(error) if error.kind() == ErrorKind::NotSupervisable => error,
+        Err(error) => return Err(blocked_by_engine(&error)),
+    };
+    let needed_for = if wanted == Wanted::Supervised {
+        "spec.capture is Supervised"
+    } else if exec.spec.timeout_seconds.is_some() {
+        "spec.timeoutSeconds is set"
+    } else if convert::kills_on_delete(exec) {
+        "spec.onDelete is Kill"
+    } else {
+        return Ok(Watcher::Daemon { reason: one_line(&error) });
+    };
+    let message = format!("{}; {needed_for}, which only a supervisor in the container can do", one_line(&error));
+    Err(Blocked { reason: Reason::NotSupervisable, message })
+}
+
+fn new_exec(spec: &ExecSpec, resolved: Resolved) -> NewExec {
+    NewExec {
+        command: std::iter::once(spec.program.command.clone()).chain(resolved.args).collect(),
+        env: resolved.env,
+        working_directory: spec.program.working_directory.clone(),
+        user: spec.program.user.clone(),
+    }
+}
+
+/// Makes the exec and stores its ID. `Err(None)` where the claim was lost meanwhile.
+#[expect(clippy::too_many_arguments, reason = "one step of `launch`, named")]
+async fn create_exec(
+    ctx: &Ctx,
+    store: &Store,
+    exec: &ContainerExec,
+    container: &Container,
+    watcher: &Watcher,
+    new_exec: &NewExec,
+    lease: &Lease,
+    description: &Description,
+) -> Result<(ExecId, RunRecord), Option<Blocked>> {
+    let created = match watcher {
+        Watcher::Supervisor(supervisor) => {
+            let supervision = Supervision {
+                run: description.key.digest(),
+                nonce: lease.nonce(),
+                timeout: convert::timeout(exec),
+                grace: convert::grace(exec),
+                // A value of plain structs always has a form in JSON.
+                description: serde_json::to_value(description).unwrap_or_default(),
+            };
+            ctx.engine.create_supervised(supervisor, new_exec, &supervision).await
+        }
+        // Where the record is there already the exec is never started; it stands for the run in the store.
+        Watcher::Record | Watcher::Daemon { .. } => ctx.engine.create_exec(&container.id, new_exec).await,
+    };
+    let exec_id = created.map_err(|error| Some(blocked_by_engine(&error)))?;
+    let event = RunEvent::ExecCreated { exec_id: exec_id.to_string() };
+    match store.advance(lease, event).await {
+        Ok(Advance::Done(record)) => Ok((exec_id, record)),
+        Ok(Advance::Lost) => Err(None),
+        Err(error) => Err(Some(Blocked { reason: Reason::StoreUnavailable, message: one_line(&error) })),
+    }
+}
