@@ -44,7 +44,11 @@ podman_dir=$(mktemp -d "${TMPDIR:-/tmp}/oncelet-podman.XXXXXX")
 or_skip ONCELET_TEST_PODMAN 'the engine tests against Podman' hack/podman.sh start "$podman_dir"
 [[ -z ${ONCELET_TEST_PODMAN:-} ]] || hack/test-image.sh "$ONCELET_TEST_PODMAN"
 
-(($#)) || set -- --workspace
+if (($# == 0)); then
+	set -- --workspace
+	# The binary is built with the tests of its own crate; the end-to-end suite need not build it again, with other features.
+	export ONCELET_TEST_IS_BUILT=yes
+fi
 status=0
 run cargo test --locked --no-fail-fast "$@" || status=$?
 report_skipped SKIPPED ${skipped[@]+"${skipped[@]}"}
