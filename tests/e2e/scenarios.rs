@@ -42,6 +42,7 @@ scenarios! {
         the_effective_environment_and_arguments_are_what_the_program_got,
         a_secret_reaches_the_program_and_is_shown_nowhere,
         the_working_directory_and_the_user_are_as_asked,
+        an_exec_waits_for_those_it_depends_on,
     },
     repeat::{
         another_program_under_the_same_name_keeps_the_outcome_and_says_what_differs,

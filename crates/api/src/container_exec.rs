@@ -91,6 +91,7 @@ use crate::rules::immutable;
     validation = immutable("timeoutSeconds"),
     validation = immutable("stopGracePeriodSeconds"),
     validation = immutable("onDelete"),
+    validation = immutable("dependsOn"),
 )]
 pub struct ContainerExecSpec {
     /// The name of a Container object in this namespace. Exactly one of containerName and engineContainer is set.
@@ -159,6 +160,11 @@ pub struct ContainerExecSpec {
     /// What becomes of the program when the object is deleted while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_delete: Option<OnDelete>,
+    /// Names of ContainerExec objects in this namespace that must have succeeded before the program is started. What was run
+    /// before is restored without them.
+    #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
 }
 
 // The doc of an enum stands in the schema for that of the field that has it.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store as Reflector;
-use oncelet_api::Container;
+use oncelet_api::{Container, ContainerExec};
 use oncelet_core::RunName;
 use oncelet_engine::Engine;
 use tokio::sync::mpsc;
@@ -26,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) store: StoreGate,
     /// The `Container` objects, as last seen.
     pub(crate) containers: Reflector<Container>,
+    /// The `ContainerExec` objects, as last seen.
+    pub(crate) execs: Reflector<ContainerExec>,
     /// The runs that this process follows.
     pub(crate) runs: Runs,
     /// The tasks that follow attached runs: how they end is known only as long as these live.

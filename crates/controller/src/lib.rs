@@ -7,6 +7,7 @@ mod act;
 mod container;
 mod context;
 mod convert;
+mod depends;
 mod end;
 mod exec;
 mod finalizer;

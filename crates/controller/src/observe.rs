@@ -8,7 +8,7 @@ use oncelet_engine::{Container, ContainerState};
 
 use crate::context::{Ctx, one_line};
 use crate::exec::Error;
-use crate::inputs;
+use crate::{depends, inputs};
 
 /// What was seen of one object's world.
 pub(crate) struct Observation {
@@ -122,6 +122,9 @@ async fn memory(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, container: &Co
 }
 
 async fn inputs_of(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, container: &Container) -> Result<Inputs, Error> {
+    if let Some(blocked) = depends::waits_for(exec, |of| ctx.execs.get(of)) {
+        return Ok(Err(blocked));
+    }
     let sources = inputs::gather(&ctx.client, &exec.metadata, &spec.program, Some(container)).await?;
-    Ok(resolve(&spec.program, &sources).map(Box::new))
+    Ok(resolve(&spec.program, &sources).map(Box::new).map_err(|missing| Blocked::from(&missing)))
 }

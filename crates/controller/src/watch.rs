@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::context::{Context, Ctx, one_line};
 use crate::gate::StoreGate;
 use crate::runs::Runs;
-use crate::{container, convert, exec, recover};
+use crate::{container, convert, depends, exec, recover};
 
 /// How long the end of the controller waits for programs that run.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -75,24 +75,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     let store = StoreGate::open(store_dir, now, shutdown.clone()).await;
     let (wake, woken) = mpsc::unbounded_channel();
-    let (container_objects, writer) = reflector::store();
-    let (touch, touched) = mpsc::unbounded_channel();
-    // One watch for both: an exec is woken by a Container only once the reflector that it reads shows it so.
-    let touched_objects = watcher(container_api, watcher::Config::default())
-        .default_backoff()
-        .reflect(writer)
-        .touched_objects()
-        .inspect_ok(move |container: &Container| {
-            // The receiver is gone only when the controller ends.
-            let _ = touch.send(container.clone());
-        });
-    let containers = Controller::for_stream(touched_objects, container_objects.clone());
+    let (container_objects, touched_containers, changed_containers) = watched(container_api);
+    let (exec_objects, touched_execs, changed_execs) = watched(exec_api);
     let ctx: Ctx = Arc::new(Context {
         recorder: Recorder::new(client.clone(), Reporter { controller: "oncelet".into(), instance: None }),
         client: client.clone(),
         engine: engine.clone(),
         store: store.clone(),
-        containers: container_objects,
+        containers: container_objects.clone(),
+        execs: exec_objects.clone(),
         runs: Runs::default(),
         tasks: TaskTracker::new(),
         endings: Runs::default(),
@@ -101,18 +92,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         now,
     });
 
-    let execs = Controller::new(exec_api.clone(), watcher::Config::default());
-    let exec_objects = execs.store();
-    let execs = execs
-        .reconcile_on(execs_in(touched, exec_objects.clone()))
+    let execs = Controller::for_stream(touched_execs, exec_objects.clone())
+        .reconcile_on(execs_in(changed_containers, exec_objects.clone()))
+        .reconcile_on(execs_after(changed_execs, exec_objects.clone()))
         .reconcile_on(execs_of_runs(woken, exec_objects.clone()))
-        .reconcile_on(touched_execs(&engine, exec_objects, ctx.containers.clone()))
+        .reconcile_on(execs_of_engine(&engine, exec_objects, container_objects.clone()))
         .reconcile_all_on(store_changes(store))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(exec::reconcile, on_error::<ContainerExec>, ctx.clone())
         .for_each(|result| async move { log(result) });
-    let containers = containers
-        .reconcile_on(touched_containers(&engine, ctx.containers.clone()))
+    let containers = Controller::for_stream(touched_containers, container_objects.clone())
+        .reconcile_on(containers_of_engine(&engine, container_objects))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(container::reconcile, on_error::<Container>, ctx.clone())
         .for_each(|result| async move { log(result) });
@@ -124,6 +114,28 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         store.close().await;
     }
     Ok(())
+}
+
+/// One watch of a kind for all that wants to know of it: the reflector with its objects, the stream that a controller runs on,
+/// and the objects that have changed, for those that depend on them. An object is told of only once the reflector shows it
+/// so: two watches would race, and what is woken too early would sleep on.
+fn watched<K>(
+    api: Api<K>,
+) -> (Reflector<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static, mpsc::UnboundedReceiver<K>)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    let (objects, writer) = reflector::store();
+    let (changes, changed) = mpsc::unbounded_channel();
+    let touched = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .touched_objects()
+        .inspect_ok(move |object: &K| {
+            // The receiver is gone only when the controller ends.
+            let _ = changes.send(object.clone());
+        });
+    (objects, touched, changed)
 }
 
 /// Gives programs that are about to end the time for it: an outcome that is seen is not lost.
@@ -170,14 +182,25 @@ async fn recover_always(ctx: Ctx) {
 
 /// The execs that are for a `Container` which has changed.
 fn execs_in(
-    touched: mpsc::UnboundedReceiver<Container>,
+    changed: mpsc::UnboundedReceiver<Container>,
     execs: Reflector<ContainerExec>,
 ) -> impl Stream<Item = ObjectRef<ContainerExec>> + Send + 'static {
-    received(touched).flat_map(move |container| {
+    received(changed).flat_map(move |container| {
         let name = container.name_any();
         refs(execs.state_filter(|exec| {
             exec.namespace() == container.namespace() && exec.spec.container_name.as_deref() == Some(&name)
         }))
+    })
+}
+
+/// The execs that wait for one which has changed.
+fn execs_after(
+    changed: mpsc::UnboundedReceiver<ContainerExec>,
+    execs: Reflector<ContainerExec>,
+) -> impl Stream<Item = ObjectRef<ContainerExec>> + Send + 'static {
+    received(changed).flat_map(move |done| {
+        let (namespace, name) = (done.namespace(), done.name_any());
+        refs(execs.state_filter(|exec| depends::depends_on(exec, namespace.as_deref(), &name)))
     })
 }
 
@@ -198,7 +221,7 @@ fn execs_of_runs(
 }
 
 /// The execs whose container something has happened to; all of them when the engine is back.
-fn touched_execs(
+fn execs_of_engine(
     engine: &Engine,
     execs: Reflector<ContainerExec>,
     containers: Reflector<Container>,
@@ -219,7 +242,7 @@ fn touched_execs(
     })
 }
 
-fn touched_containers(
+fn containers_of_engine(
     engine: &Engine,
     containers: Reflector<Container>,
 ) -> impl Stream<Item = ObjectRef<Container>> + Send + 'static + use<> {

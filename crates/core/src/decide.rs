@@ -52,8 +52,8 @@ pub enum Memory {
     },
 }
 
-/// What the program would get, or what is missing for it.
-pub type Inputs = Result<Box<Resolved>, MissingInput>;
+/// What the program would get, or what it waits for.
+pub type Inputs = Result<Box<Resolved>, Blocked>;
 
 /// Whose an open run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,8 @@ pub enum Reason {
     NotSupervisable,
     /// The program is to be over before it was started.
     StopRequested,
+    /// Another `ContainerExec` has to succeed first.
+    DependencyNotReady,
 }
 
 impl fmt::Display for Reason {
@@ -252,6 +254,7 @@ impl Reason {
             | Self::FieldNotFound
             | Self::NotSupervisable
             | Self::StopRequested
+            | Self::DependencyNotReady
             | Self::ProgramChanged => SAFETY_NET,
             Self::EngineUnreachable
             | Self::EngineRefused
@@ -275,7 +278,7 @@ fn launch(
     }
     match inputs {
         Ok(resolved) => Decision::Launch { key: spec.key(&container_id), container_id, resolved },
-        Err(missing) => wait_showing(Blocked::from(&missing), last_try),
+        Err(blocked) => wait_showing(blocked, last_try),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::process::eventually;
 use crate::world::{World, exec_manifest};
 
 fn variables(status: &Value) -> Vec<(String, String)> {
@@ -89,4 +90,36 @@ pub(crate) fn the_working_directory_and_the_user_are_as_asked(world: &mut World)
     let spec = json!({"command": "/bin/sh", "args": ["-c", "pwd; id -u"], "workingDirectory": "/tmp", "user": "app"});
     world.apply(&exec_manifest("who", &db, &spec)).unwrap();
     assert_eq!(world.completed("who")["stdout"]["tail"], "/tmp\n1000\n");
+}
+
+pub(crate) fn an_exec_waits_for_those_it_depends_on(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let after = |names: &[&str], script: &str| {
+        let mut spec = sh(script);
+        spec["dependsOn"] = names.into();
+        spec
+    };
+    world.apply_exec("app", &db, &after(&["schema", "seed"], "echo app >> /data/order"));
+    let message = world.condition("cexec", "app", "Started", "False", "DependencyNotReady");
+    assert!(message.contains("schema") && message.contains("not there"), "{message}");
+    world.apply_exec("seed", &db, &after(&["schema"], "echo seed >> /data/order"));
+    world.apply_exec("schema", &db, &sh("echo schema >> /data/order"));
+    assert_eq!(world.completed("app")["exitCode"], 0);
+    assert_eq!(db.lines("/data/order"), ["schema", "seed", "app"]);
+
+    world.apply_exec("bad", &db, &sh("exit 3"));
+    world.apply_exec("never", &db, &after(&["bad"], "echo never >> /data/order"));
+    world.completed("bad");
+    let message = eventually("it says why it waits", || {
+        let message = world.status("never")["message"].as_str().unwrap_or_default().to_owned();
+        message.contains("exit code 3").then_some(message)
+    });
+    assert!(message.contains("bad"), "{message}");
+    // What has run before needs nobody.
+    for name in ["app", "schema", "seed"] {
+        world.delete(name);
+    }
+    assert_eq!(world.run("app", &db, &after(&["schema", "seed"], "echo app >> /data/order"))["restored"], true);
+    assert_eq!(db.lines("/data/order").len(), 3);
 }

@@ -111,7 +111,7 @@ fn nothing_starts_without_its_inputs_and_the_reason_says_which() {
         (MissingInput::Field { variable: "A".into(), what: "gone".into() }, Reason::FieldNotFound),
         (MissingInput::EnvFile { path: "/e".into(), what: "gone".into() }, Reason::EnvFileNotUsable),
     ] {
-        let memory = Memory::NeverRan { inputs: Err(missing) };
+        let memory = Memory::NeverRan { inputs: Err(Blocked::from(&missing)) };
         assert_eq!(waits_for(&decide(&spec(), container(Ok(()), memory), NOON)), Some(reason));
     }
 }
