@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::process::eventually;
-use crate::world::{World, exec_manifest};
+use crate::world::{World, exec_manifest, sh};
 
 fn variables(status: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
