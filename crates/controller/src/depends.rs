@@ -20,7 +20,9 @@ pub(crate) fn waits_for(
     let namespace = exec.namespace().unwrap_or_default();
     let get = |name: &str| get(&ObjectRef::new(name).within(&namespace));
     if let Some(circle) = circle(exec, &get) {
-        return Some(blocked(format!("it waits for itself: {circle}; delete one of them and apply it without the circle")));
+        return Some(blocked(format!(
+            "it waits for itself: {circle}; delete one of them and apply it without the circle"
+        )));
     }
     exec.spec.depends_on.iter().find_map(|name| {
         let Some(other) = get(name) else {
@@ -31,9 +33,9 @@ pub(crate) fn waits_for(
         let exit_code = status.and_then(|status| status.exit_code);
         match (state, exit_code) {
             (ExecState::Finished, Some(0)) => None,
-            (ExecState::Finished, Some(code)) => {
-                Some(blocked(format!("it waits for ContainerExec {name} to succeed, which ended with exit code {code}")))
-            }
+            (ExecState::Finished, Some(code)) => Some(blocked(format!(
+                "it waits for ContainerExec {name} to succeed, which ended with exit code {code}"
+            ))),
             (state, _) => Some(blocked(format!("it waits for ContainerExec {name} to succeed, which is {state:?}"))),
         }
     })
@@ -46,7 +48,8 @@ fn blocked(message: String) -> Blocked {
 /// The way from `exec` through its dependencies back to itself, if there is one.
 fn circle(exec: &ContainerExec, get: &impl Fn(&str) -> Option<Arc<ContainerExec>>) -> Option<String> {
     let start = exec.name_any();
-    let mut ways: Vec<Vec<String>> = exec.spec.depends_on.iter().map(|name| vec![start.clone(), name.clone()]).collect();
+    let mut ways: Vec<Vec<String>> =
+        exec.spec.depends_on.iter().map(|name| vec![start.clone(), name.clone()]).collect();
     let mut seen = std::collections::HashSet::new();
     while let Some(way) = ways.pop() {
         let Some(last) = way.last() else { continue };
@@ -97,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_circle_is_told() {
-        let all = [exec("a", &["b"], None), exec("b", &["c"], None), exec("c", &["d", "a"], None), exec("d", &[], None)];
+        let all =
+            [exec("a", &["b"], None), exec("b", &["c"], None), exec("c", &["d", "a"], None), exec("d", &[], None)];
         assert!(message("a", &all).unwrap().contains("a → b → c → a"));
         let itself = [exec("a", &["a"], None)];
         assert!(message("a", &itself).unwrap().contains("a → a"));

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use kube::runtime::controller::Action;
 use kube::ResourceExt;
+use kube::runtime::controller::Action;
 use oncelet_api::ContainerExec;
 use oncelet_core::decide;
 
@@ -50,11 +50,10 @@ pub(crate) enum Error {
 /// Level-triggered: it may be called at any time, any number of times, and be dropped at any await.
 pub(crate) async fn reconcile(exec: Arc<ContainerExec>, ctx: Ctx) -> Result<Action, Error> {
     match finalizer::phase(&exec) {
-        Phase::Lives => {}
+        Phase::Lives | Phase::Ends => {}
         Phase::Gone => return Ok(Action::await_change()),
         // The change comes back through the watch.
         Phase::NeedsFinalizer => return finalizer::add(&ctx, &exec).await,
-        Phase::Ends => {}
     }
     let spec = convert::exec_spec(&exec);
     let observation = observe::observe(&ctx, &exec, &spec).await?;

@@ -42,7 +42,9 @@ pub(crate) fn is_over(decision: &Decision) -> bool {
     match decision {
         Decision::Show { .. } => true,
         // The container is gone, or nothing was started in it.
-        Decision::Wait { blocked, .. } => !matches!(blocked.reason, Reason::EngineUnreachable | Reason::StoreUnavailable),
+        Decision::Wait { blocked, .. } => {
+            !matches!(blocked.reason, Reason::EngineUnreachable | Reason::StoreUnavailable)
+        }
         Decision::Launch { .. }
         | Decision::Mirror { .. }
         | Decision::End { .. }

@@ -39,14 +39,7 @@ pub(crate) fn hint(state: ExecState) -> ExecHint {
 }
 
 /// Records the end of a run. `None` where the run is no longer ours.
-async fn finish(
-    ctx: &Ctx,
-    store: &Store,
-    run: &Run,
-    at: Timestamp,
-    outcome: Outcome,
-    logs: Logs,
-) -> Option<RunRecord> {
+async fn finish(ctx: &Ctx, store: &Store, run: &Run, at: Timestamp, outcome: Outcome, logs: Logs) -> Option<RunRecord> {
     record(ctx, "outcome", || store.finish(&run.lease, at, outcome.clone(), logs.clone())).await
 }
 

@@ -119,10 +119,11 @@ async fn watcher(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: &R
     // Before anything is started beside it: an attached program asks no gate.
     if wanted == Wanted::Attached {
         let is_held = ctx.engine.has_record(&container.id, &key.digest()).await;
-        return match is_held.map_err(|error| blocked_by_engine(&error))? {
-            true => Ok(Watcher::Record),
-            false => Ok(Watcher::Daemon { reason: "spec.capture is Attached".to_owned() }),
-        };
+        return Ok(if is_held.map_err(|error| blocked_by_engine(&error))? {
+            Watcher::Record
+        } else {
+            Watcher::Daemon { reason: "spec.capture is Attached".to_owned() }
+        });
     }
     let error = match ctx.engine.supervise(&container.id).await {
         Ok(supervisor) => return Ok(Watcher::Supervisor(supervisor)),

@@ -126,15 +126,14 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     let (objects, writer) = reflector::store();
-    let (changes, changed) = mpsc::unbounded_channel();
-    let touched = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .reflect(writer)
-        .touched_objects()
-        .inspect_ok(move |object: &K| {
-            // The receiver is gone only when the controller ends.
-            let _ = changes.send(object.clone());
-        });
+    let (tell, changed) = mpsc::unbounded_channel();
+    let touched =
+        watcher(api, watcher::Config::default()).default_backoff().reflect(writer).touched_objects().inspect_ok(
+            move |object: &K| {
+                // The receiver is gone only when the controller ends.
+                let _ = tell.send(object.clone());
+            },
+        );
     (objects, touched, changed)
 }
 

@@ -63,7 +63,7 @@ pub(crate) async fn look(ctx: &Ctx, run: &RunRecord) -> Result<Seen, EngineError
         Some(exec_id) => Some(hint(ctx.engine.inspect_exec(&exec_id).await?)),
         None => None,
     };
-    let container: ContainerId = run.container_id.parse()?;
+    let container = container_of(run)?;
     let life = match ctx.engine.container(container.as_str()).await? {
         Some(container) => life(&container.state),
         None => Life::Gone,
@@ -85,9 +85,8 @@ pub(crate) async fn look(ctx: &Ctx, run: &RunRecord) -> Result<Seen, EngineError
 /// # Guarantees
 /// It may be dropped or killed at any point: the next look goes on from the store and the container's disk.
 pub(crate) async fn watch(ctx: Ctx, store: Store, run: Run, record: RunRecord, step: Step) {
-    let container = match record.container_id.parse() {
+    let container = match container_of(&record) {
         Ok(container) => container,
-        // Stored from what the engine said: it cannot be anything else.
         Err(error) => return tracing::error!(run = %record.id, "{}", one_line(&error)),
     };
     let outputs = Outputs::open(&store, &run).await;
@@ -217,11 +216,11 @@ impl Watch {
     async fn judge(&mut self, seen: Seen) -> Came {
         match seen.finding {
             Finding::Release => Came::NotStarted,
-            Finding::StartExec => exec_id(&self.record.state).map_or(Came::NotStarted, |id| Came::Next(Step::Start(id))),
-            Finding::Withdraw => match self.advance(RunEvent::Withdrawn).await {
-                true => Came::NotStarted,
-                false => Came::Lost,
-            },
+            Finding::StartExec => {
+                exec_id(&self.record.state).map_or(Came::NotStarted, |id| Came::Next(Step::Start(id)))
+            }
+            Finding::Withdraw if self.advance(RunEvent::Withdrawn).await => Came::NotStarted,
+            Finding::Withdraw => Came::Lost,
             Finding::LookAgain => {
                 tokio::time::sleep(SHORTLY).await;
                 Came::Next(Step::Examine)
@@ -370,6 +369,13 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// The container of a run. It was stored as the engine gave it; should it be no ID, nothing can be asked of it.
+fn container_of(run: &RunRecord) -> Result<ContainerId, EngineError> {
+    run.container_id.parse().map_err(|_| EngineError::InvalidRequest {
+        message: format!("run {} is of a container whose ID is none: {:?}", run.id, run.container_id),
+    })
 }
 
 /// The exec of an open run; an ID that is none is not known to the engine either.

@@ -27,6 +27,7 @@ fn record(state: RunState) -> Box<RunRecord> {
             args: vec![Text { text: "<from secret db/password>".into(), secret_sha256: Some("00".into()) }],
             env: vec![("A".into(), Text { text: "1".into(), secret_sha256: None })],
         },
+        capture: Capture::Supervised,
         attempt: 1,
         claimed_at: NOON,
         state,
@@ -39,7 +40,7 @@ fn ended(outcome: Outcome) -> Box<RunRecord> {
 }
 
 fn shows(record: Box<RunRecord>) -> What {
-    What::Run { record, restored: true, drift: vec![], logs: Some(Logs::default()) }
+    What::Run { record, restored: true, drift: vec![], logs: Some(Logs::default()), note: None }
 }
 
 fn waits(reason: Reason) -> (Observation, What) {
