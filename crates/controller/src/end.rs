@@ -27,7 +27,8 @@ pub(crate) fn end(ctx: &Ctx, exec: &ContainerExec, record: &RunRecord, by: Ended
     ctx.clone().watch(async move {
         let Ok(container) = record.container_id.parse() else { return };
         tracing::info!(run = %record.id, key = %record.key, "ending the program");
-        if let Err(error) = ctx.engine.stop_supervised(&container, &record.key.digest(), reason, grace).await {
+        let (run, user) = (record.key.digest(), record.program.user.as_deref());
+        if let Err(error) = ctx.engine.stop_supervised(&container, &run, user, reason, grace).await {
             tracing::warn!(run = %record.id, "the program is not ended yet: {}", one_line(&error));
         }
         drop(ending);

@@ -12,6 +12,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::{
     Endpoint, Error,
     endpoint::{self, Target},
+    supervise::Supervisors,
 };
 
 /// Ordinary calls.
@@ -38,6 +39,8 @@ struct Inner {
     resolved: OnceLock<Resolved>,
     product: OnceCell<Product>,
     starts: Arc<Semaphore>,
+    identity: OnceCell<String>,
+    supervisors: Supervisors,
 }
 
 #[derive(Debug)]
@@ -83,6 +86,8 @@ impl Engine {
             resolved: OnceLock::new(),
             product: OnceCell::new(),
             starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+            identity: OnceCell::new(),
+            supervisors: Supervisors::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -107,6 +112,25 @@ impl Engine {
     /// The product, asked once.
     pub(crate) async fn product(&self) -> Result<Product, Error> {
         self.inner.product.get_or_try_init(|| async { Ok(self.info().await?.product) }).await.copied()
+    }
+
+    /// What tells this engine from another one behind the same address: containers that it does not know are gone only if it
+    /// is the one that had them. Asked once.
+    pub async fn identity(&self) -> Result<String, Error> {
+        let ask = || async {
+            let info = self.call(CALL, |docker| async move { docker.info().await }).await?;
+            let text = |field: Option<String>| field.unwrap_or_default();
+            Ok(match self.product().await? {
+                Product::Docker => format!("docker:{}", text(info.id)),
+                // Its ID is a new one in each answer.
+                Product::Podman => format!("podman:{}:{}", text(info.name), text(info.docker_root_dir)),
+            })
+        };
+        self.inner.identity.get_or_try_init(ask).await.cloned()
+    }
+
+    pub(crate) fn supervisors(&self) -> &Supervisors {
+        &self.inner.supervisors
     }
 
     pub(crate) fn starts(&self) -> Arc<Semaphore> {

@@ -48,6 +48,22 @@ pub enum Error {
         /// The engine's own message.
         message: String,
     },
+    /// No supervisor can run in the container.
+    #[error("no supervisor can be put into container {container}: {message}")]
+    NotSupervisable {
+        /// Its ID.
+        container: String,
+        /// Why.
+        message: String,
+    },
+    /// The supervisor in a container did not do what it was asked for.
+    #[error("the supervisor in container {container} did not do it: {message}")]
+    Supervisor {
+        /// The container's ID.
+        container: String,
+        /// Why.
+        message: String,
+    },
     /// The image is not in the engine's local storage.
     #[error("the image {image:?} is not in the container engine; pull or build it first")]
     NoSuchImage {
@@ -90,6 +106,8 @@ pub enum Error {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the variants of `Error` say it")]
 pub enum ErrorKind {
+    Supervisor,
+    NotSupervisable,
     InvalidEndpoint,
     Unreachable,
     NotFound,
@@ -111,6 +129,8 @@ impl Error {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::ContainerNotRunning { .. } => ErrorKind::ContainerNotRunning,
+            Self::NotSupervisable { .. } => ErrorKind::NotSupervisable,
+            Self::Supervisor { .. } => ErrorKind::Supervisor,
             Self::NoSuchImage { .. } => ErrorKind::NoSuchImage,
             Self::AlreadyStarted { .. } => ErrorKind::AlreadyStarted,
             Self::InvalidRequest { .. } => ErrorKind::InvalidRequest,

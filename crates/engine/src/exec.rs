@@ -1,9 +1,10 @@
 //! Running a program inside a container.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, pin::Pin, str::FromStr};
 
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bytes::Bytes;
+use tokio::io::AsyncWrite;
 
 use crate::{
     ContainerId, Engine, Error,
@@ -12,6 +13,9 @@ use crate::{
 };
 
 pub use crate::follow::RunningExec;
+
+/// The way to a program's stdin.
+pub(crate) type Stdin = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// An exec's ID: 64 hexadecimal digits, given by the engine. Engines forget it minutes after the program's end, and at
 /// once when they restart.
@@ -185,11 +189,16 @@ impl Engine {
     /// Prepares a program to run in a running container. Nothing runs yet, and an exec that is never started costs
     /// nothing and goes away with the container.
     pub async fn create_exec(&self, container: &ContainerId, new: &NewExec) -> Result<ExecId, Error> {
+        self.create(container, new, false).await
+    }
+
+    pub(crate) async fn create(&self, container: &ContainerId, new: &NewExec, stdin: bool) -> Result<ExecId, Error> {
         if new.command.is_empty() {
             return limits::refuse("a program needs a command".to_owned());
         }
         limits::check(&new.command, &new.env)?;
         let options = CreateExecOptions {
+            attach_stdin: Some(stdin),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             tty: Some(false),
@@ -222,6 +231,11 @@ impl Engine {
     ///
     /// Dropping the future leaves it unknown whether the program runs.
     pub async fn start_exec(&self, exec: &ExecId) -> Result<RunningExec, Error> {
+        Ok(self.start(exec).await?.0)
+    }
+
+    /// The same, with the way to the program's stdin, where it has one.
+    pub(crate) async fn start(&self, exec: &ExecId) -> Result<(RunningExec, Option<Stdin>), Error> {
         // Never closed, so that this cannot fail.
         let permit = self.starts().acquire_owned().await.ok();
         let before = self.inspect(exec).await?;
@@ -238,19 +252,19 @@ impl Engine {
         let options = StartExecOptions { detach: false, tty: false, output_capacity: None };
         let started =
             self.call(SLOW_CALL, |docker| async move { docker.start_exec(exec.as_str(), Some(options)).await }).await;
-        let output = match started.map_err(|error| refusal_to_start(exec, error)) {
-            Ok(StartExecResults::Attached { output, .. }) => output,
+        let (output, input) = match started.map_err(|error| refusal_to_start(exec, error)) {
+            Ok(StartExecResults::Attached { output, input }) => (output, input),
             Ok(StartExecResults::Detached) => {
                 return Err(Error::protocol(self.endpoint(), "the engine did not attach to the program"));
             }
             // Podman looks the user up before it attaches.
             Err(Error::Rejected { status: 400..=599, message }) if start_failure::is_bad_user(&message) => {
                 let reason = FailureReason::BadUser;
-                return Ok(RunningExec::ended(ExecEnd::FailedToStart { reason, message }));
+                return Ok((RunningExec::ended(ExecEnd::FailedToStart { reason, message }), None));
             }
             Err(error) => return Err(error),
         };
-        Ok(follow::spawn(self.clone(), exec.clone(), life, output, permit))
+        Ok((follow::spawn(self.clone(), exec.clone(), life, output, permit), Some(input)))
     }
 
     /// What the engine says of an exec: see [`ExecState`] for how little that is worth.

@@ -38,6 +38,7 @@ mod inspect;
 mod limits;
 mod pace;
 mod start_failure;
+pub mod supervise;
 
 pub use container::{
     Container, ContainerId, ContainerState, InvalidContainerId, NewContainer, Port, PortRequest, Protocol,

@@ -19,9 +19,9 @@ use crate::sidecar::Sidecar;
 /// `oncl`, as in the first migration.
 const APPLICATION_ID: i64 = 0x6f6e_636c;
 /// The schema that this release knows.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 /// The lowest schema whose code may write to a store of [`SCHEMA`].
-const MIN_WRITER: i64 = 1;
+const MIN_WRITER: i64 = 2;
 /// SQLite before it can corrupt a database to which several connections write.
 const MIN_SQLITE: &str = "3.51.3";
 

@@ -1,7 +1,7 @@
 //! Between rows and [`RunRecord`]s.
 
 use jiff::Timestamp;
-use oncelet_core::{Fingerprint, Outcome, Program, RunId, RunKey, RunName, RunRecord, RunState};
+use oncelet_core::{Capture, EndedBy, Fingerprint, Outcome, Program, RunId, RunKey, RunName, RunRecord, RunState};
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
@@ -44,6 +44,8 @@ struct Columns {
     engine: String,
     object_uid: String,
     attempt: u32,
+    capture: String,
+    capture_reason: String,
     epoch: i64,
     nonce: String,
     owner: Option<String>,
@@ -78,6 +80,11 @@ impl StoredRun {
                 "fingerprint",
             ))?,
             effective: json(&columns.effective).map_err(wrong(id, "run_spec", "effective"))?,
+            capture: match columns.capture.as_str() {
+                "Supervised" => Capture::Supervised,
+                "Attached" => Capture::Attached { reason: columns.capture_reason },
+                other => return Err(wrong(id, "run", "capture")(format!("no capture is named {other:?}"))),
+            },
             attempt: columns.attempt,
             claimed_at: timestamp(columns.claimed_at),
             state,
@@ -97,7 +104,17 @@ fn decode_state(row: &SqliteRow) -> Result<RunState, StoreError> {
         "Starting" => return Ok(RunState::Starting { exec_id: text("exec_id")? }),
         "Running" => return Ok(RunState::Running { exec_id: text("exec_id")?, started_at: time("started_at")? }),
         "Finished" => Outcome::Finished { exit_code: row.try_get("exit_code")? },
-        "Interrupted" => Outcome::Interrupted { message: text("message")?, exit_code: row.try_get("exit_code")? },
+        "Interrupted" => Outcome::Interrupted {
+            by: match row.try_get::<Option<&str>, _>("ended_by")? {
+                None | Some("Container") => EndedBy::Container,
+                Some("Stop") => EndedBy::Stop,
+                Some("Timeout") => EndedBy::Timeout,
+                Some("Delete") => EndedBy::Delete,
+                Some(other) => return Err(wrong(id, "run", "ended_by")(format!("nobody is named {other:?}"))),
+            },
+            message: text("message")?,
+            exit_code: row.try_get("exit_code")?,
+        },
         "FailedToStart" => Outcome::FailedToStart { reason: text("reason")?, message: text("message")? },
         "Unknown" => Outcome::Unknown { message: text("message")? },
         other => return Err(wrong(id, "run", "state")(format!("no state is named {other:?}"))),
@@ -117,6 +134,7 @@ pub(crate) struct StateColumns {
     pub(crate) exit_code: Option<i64>,
     pub(crate) reason: Option<String>,
     pub(crate) message: Option<String>,
+    pub(crate) ended_by: Option<&'static str>,
 }
 
 impl From<&RunState> for StateColumns {
@@ -135,9 +153,16 @@ impl From<&RunState> for StateColumns {
                 columns.exit_code = outcome.exit_code();
                 match outcome {
                     Outcome::Finished { .. } => {}
-                    Outcome::Interrupted { message, .. } | Outcome::Unknown { message } => {
+                    Outcome::Interrupted { by, message, .. } => {
                         columns.message = Some(message.clone());
+                        columns.ended_by = Some(match by {
+                            EndedBy::Container => "Container",
+                            EndedBy::Stop => "Stop",
+                            EndedBy::Timeout => "Timeout",
+                            EndedBy::Delete => "Delete",
+                        });
                     }
+                    Outcome::Unknown { message } => columns.message = Some(message.clone()),
                     Outcome::FailedToStart { reason, message } => {
                         columns.reason = Some(reason.clone());
                         columns.message = Some(message.clone());
@@ -146,6 +171,14 @@ impl From<&RunState> for StateColumns {
             }
         }
         columns
+    }
+}
+
+/// Why nobody watches inside the container; nothing where somebody does.
+pub(crate) fn capture_reason(capture: &Capture) -> &str {
+    match capture {
+        Capture::Supervised => "",
+        Capture::Attached { reason } => reason,
     }
 }
 

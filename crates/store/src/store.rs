@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use oncelet_core::{Outcome, Ownership, RunEvent, RunId, RunKey, RunRecord};
+use oncelet_core::{Description, Outcome, Ownership, RunEvent, RunId, RunKey, RunRecord};
 use sqlx::SqlitePool;
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::change::{Claimed, GiveBack, Lease, MakeClaim, Move, NewRun, TakeOver};
+use crate::change::{Adopt, Claimed, GiveBack, Lease, MakeClaim, Move, NewRun, TakeOver};
 use crate::dir::{self, StoreDir};
 use crate::log::{self, LogReader, LogSummary, LogWriter, Logs, Stream};
 use crate::owner::OwnerId;
@@ -139,6 +139,13 @@ impl Store {
     /// Moves a run on. A repeated event is no error: after one that failed, call again.
     pub async fn advance(&self, lease: &Lease, event: RunEvent) -> Result<Advance, StoreError> {
         self.make_move(Move { lease: lease.share(), event, logs: None }).await
+    }
+
+    /// Takes back what the container remembers of a run that this store has lost: the run that is about to start becomes that
+    /// one, with its object, program and time of claim.
+    pub async fn adopt(&self, lease: &Lease, description: &Description) -> Result<Advance, StoreError> {
+        let adopted = self.daemon()?.writer.submit(Adopt::new(lease, description)?).await?;
+        Ok(adopted.map_or(Advance::Lost, Advance::Done))
     }
 
     /// Ends a run: its output is made durable, then the outcome and the summaries of its logs, in one step.

@@ -136,7 +136,7 @@ pub(crate) fn stop_ends_a_program_and_its_children(world: &mut World) {
     world.start();
     let db = world.container("db");
     // A child in a session of its own that ignores SIGTERM.
-    let script = "echo started >> /data/starts; setsid sh -c 'trap \"\" TERM; sleep 1000' & sleep 1001";
+    let script = "echo started >> /data/starts; setsid sh -c 'trap \"\" TERM; sleep 7777' & sleep 7778";
     let mut spec = sh(script);
     spec["stopGracePeriodSeconds"] = 1.into();
     world.apply_exec("job", &db, &spec);
@@ -148,7 +148,7 @@ pub(crate) fn stop_ends_a_program_and_its_children(world: &mut World) {
     let message = world.condition("cexec", "job", "Succeeded", "False", "Stopped");
     assert!(message.contains("spec.stop"), "{message}");
     let left = db.sh("ps").unwrap();
-    assert!(!left.contains("sleep 1000") && !left.contains("sleep 1001"), "{left}");
+    assert!(!left.contains("sleep 7777") && !left.contains("sleep 7778"), "{left}");
     // It counts as run.
     world.delete("job");
     spec["stop"] = false.into();
@@ -192,14 +192,14 @@ pub(crate) fn a_timeout_ends_a_program_even_without_a_daemon(world: &mut World) 
 pub(crate) fn on_delete_kill_ends_the_program_before_the_object_goes(world: &mut World) {
     world.start();
     let db = world.container("db");
-    let mut spec = sh("echo started >> /data/starts; sleep 1000");
+    let mut spec = sh("echo started >> /data/starts; sleep 7777");
     spec["onDelete"] = "Kill".into();
     world.apply_exec("job", &db, &spec);
     started(&db);
     // Waits for the finalizer.
     world.delete("job");
     let left = db.sh("ps").unwrap();
-    assert!(!left.contains("sleep 1000"), "{left}");
+    assert!(!left.contains("sleep 7777"), "{left}");
     let again = world.run("job", &db, &spec);
     assert_eq!((&again["restored"], &again["state"]), (&true.into(), &"Interrupted".into()), "{again:#}");
     world.condition("cexec", "job", "Succeeded", "False", "Deleted");

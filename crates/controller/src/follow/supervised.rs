@@ -64,15 +64,12 @@ pub(crate) async fn look(ctx: &Ctx, run: &RunRecord) -> Result<Seen, EngineError
         None => None,
     };
     let container = container_of(run)?;
-    let life = match ctx.engine.container(container.as_str()).await? {
-        Some(container) => life(&container.state),
-        None => Life::Gone,
-    };
-    let record = match ctx.engine.read_record(&container, &run.key.digest()).await {
-        Ok(record) => record,
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
+    let mut life = life_of(ctx, &container).await?;
+    let record = ctx.engine.read_record(&container, &run.key.digest()).await?;
+    if record.is_none() {
+        // The disk may have gone between the two looks.
+        life = life_of(ctx, &container).await?;
+    }
     let gate = record.as_ref().map_or(Gate::Open, gate);
     Ok(Seen { finding: examine(&run.state, &gate, &life, hint), gate, life, record })
 }
@@ -123,13 +120,13 @@ impl Watch {
     async fn run(mut self, mut step: Step) {
         loop {
             let came = match step {
-                Step::Start(exec_id) => match self.ctx.engine.start_supervised(&exec_id).await {
+                Step::Start(exec_id) => match self.ctx.engine.start_supervised(&self.container, &exec_id).await {
                     Ok(stream) => self.listen(stream).await,
                     Err(error) => self.look_after(&error).await,
                 },
                 Step::Follow => {
                     let from = Stream::ALL.map(|stream| self.outputs.get_mut(stream).offset());
-                    match self.ctx.engine.follow_supervised(&self.container, &self.digest, from).await {
+                    match self.ctx.engine.follow_supervised(&self.container, &self.digest, self.user(), from).await {
                         Ok(stream) => self.listen(stream).await,
                         Err(error) => self.look_after(&error).await,
                     }
@@ -150,6 +147,10 @@ impl Watch {
                 Came::Lost => return,
             };
         }
+    }
+
+    fn user(&self) -> Option<&str> {
+        self.record.program.user.as_deref()
     }
 
     /// Something did not work that leaves the run as it is: look at it again after a while.
@@ -288,9 +289,11 @@ impl Watch {
         if !(stored && complete) {
             return;
         }
-        let told = match stream {
-            Some(mut stream) => stream.stored().await,
-            None => self.ctx.engine.clean_logs(&self.container, &[self.digest]).await,
+        let told = if let Some(stream) = stream {
+            stream.stored().await
+        } else {
+            let user = self.record.program.user.as_deref();
+            self.ctx.engine.clean_logs(&self.container, &[self.digest], user).await
         };
         if let Err(error) = told {
             tracing::debug!(run = %self.record.id, "the logs stay in the container: {}", one_line(&error));
@@ -386,15 +389,22 @@ pub(crate) fn exec_id(state: &RunState) -> Option<ExecId> {
     }
 }
 
+async fn life_of(ctx: &Ctx, container: &ContainerId) -> Result<Life, EngineError> {
+    Ok(match ctx.engine.container(container.as_str()).await? {
+        Some(container) => life(&container.state),
+        None => Life::Gone,
+    })
+}
+
 fn life(state: &ContainerState) -> Life {
     match state {
         ContainerState::Running { started_at } => Life::Runs { since: *started_at },
         ContainerState::Paused => Life::Runs { since: None },
         ContainerState::Exited { finished_at, .. } => Life::Stopped { since: *finished_at },
         // Between two lives nothing runs in it.
-        ContainerState::Restarting | ContainerState::Created | ContainerState::Removing | ContainerState::Dead => {
-            Life::Stopped { since: None }
-        }
+        ContainerState::Restarting | ContainerState::Created => Life::Stopped { since: None },
+        // Its disk goes before it does.
+        ContainerState::Removing | ContainerState::Dead => Life::Gone,
     }
 }
 

@@ -33,8 +33,9 @@ impl Change for Move {
         record.state = record.state.next(self.event.clone()).map_err(|source| StoreError::Illegal { run, source })?;
         let to = StateColumns::from(&record.state);
         let done = sqlx::query(
-            "UPDATE run SET state = ?4, exec_id = coalesce(?5, exec_id), started_at = ?6, finished_at = ?7, \
-                            exit_code = ?8, reason = ?9, message = ?10, \
+            // A claim has no exec; whatever comes after keeps the one it has.
+            "UPDATE run SET state = ?4, exec_id = CASE WHEN ?4 <> 'Claimed' THEN coalesce(?5, exec_id) END, \
+                            started_at = ?6, finished_at = ?7, exit_code = ?8, reason = ?9, message = ?10, ended_by = ?11, \
                             owner_id = CASE WHEN ?7 IS NULL THEN owner_id END \
              WHERE id = ?1 AND nonce = ?2 AND state = ?3",
         )
@@ -48,6 +49,7 @@ impl Change for Move {
         .bind(to.exit_code)
         .bind(to.reason)
         .bind(to.message)
+        .bind(to.ended_by)
         .execute(&mut *conn)
         .await?;
         expect_one(&done)?;
@@ -64,6 +66,7 @@ impl Change for Move {
 fn is_done(state: &RunState, event: &RunEvent) -> bool {
     match (state, event) {
         (RunState::Starting { exec_id }, RunEvent::ExecCreated { exec_id: created }) => exec_id == created,
+        (RunState::Claimed, RunEvent::Withdrawn) => true,
         (RunState::Running { started_at, .. }, RunEvent::Started { at }) => started_at == at,
         (RunState::Ended { finished_at, outcome, .. }, RunEvent::Ended { at, outcome: ended }) => {
             finished_at == at && outcome == ended

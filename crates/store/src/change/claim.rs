@@ -1,13 +1,13 @@
 //! Claiming a run key.
 
 use jiff::Timestamp;
-use oncelet_core::{Effective, Outcome, Program, RunKey, RunState};
+use oncelet_core::{Capture, Effective, Outcome, Program, RunKey, RunState};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::{Lease, expect_one};
 use crate::StoreError;
-use crate::row::{StoredRun, nanos, select_run};
+use crate::row::{StoredRun, capture_reason, nanos, select_run};
 use crate::writer::Change;
 
 /// What to claim, and what would run.
@@ -21,12 +21,16 @@ pub struct NewRun {
     pub container_name: String,
     /// The engine's address, for people.
     pub engine: String,
+    /// What tells the engine from another one behind the same address. Without it the run is never collected.
+    pub engine_id: Option<String>,
     /// The UID of the object for which it runs.
     pub object_uid: String,
     /// The program as declared.
     pub program: Program,
     /// What it gets, secrets masked.
     pub effective: Effective,
+    /// Who watches over it.
+    pub capture: Capture,
     /// The time.
     pub now: Timestamp,
 }
@@ -61,8 +65,8 @@ impl MakeClaim {
         // Never `RETURNING`: the driver then reports success although the commit failed.
         let done = sqlx::query(
             "INSERT INTO run (ident, name, token, container_id, container_name, engine, object_uid, attempt, epoch, \
-                              nonce, owner_id, acquired_at, state, claimed_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, 1, ?8, ?9, ?10, 'Claimed', ?10) \
+                              nonce, owner_id, acquired_at, state, claimed_at, engine_id, capture, capture_reason) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, 1, ?8, ?9, ?10, 'Claimed', ?10, ?11, ?12, ?13) \
              ON CONFLICT (ident, name, token) DO NOTHING",
         )
         .bind(&self.new.key.ident)
@@ -75,6 +79,9 @@ impl MakeClaim {
         .bind(self.nonce.to_string())
         .bind(self.owner)
         .bind(nanos(self.new.now))
+        .bind(&self.new.engine_id)
+        .bind(self.new.capture.name())
+        .bind(capture_reason(&self.new.capture))
         .execute(&mut *conn)
         .await?;
         if done.rows_affected() == 0 {
@@ -113,8 +120,9 @@ impl MakeClaim {
     async fn claim_again(&self, conn: &mut SqliteConnection, failed: &StoredRun) -> Result<Lease, StoreError> {
         let run = failed.record.id;
         sqlx::query(
-            "INSERT OR REPLACE INTO failed_try (run_id, claimed_at, exec_id, finished_at, reason, message) \
-             SELECT id, claimed_at, exec_id, finished_at, reason, message FROM run WHERE id = ?1",
+            "INSERT OR REPLACE INTO failed_try \
+                 (run_id, claimed_at, exec_id, finished_at, reason, message, capture, capture_reason) \
+             SELECT id, claimed_at, exec_id, finished_at, reason, message, capture, capture_reason FROM run WHERE id = ?1",
         )
         .bind(run.0)
         .execute(&mut *conn)
@@ -123,7 +131,7 @@ impl MakeClaim {
             "UPDATE run SET container_id = ?3, container_name = ?4, engine = ?5, object_uid = ?6, \
                             attempt = attempt + 1, epoch = epoch + 1, nonce = ?7, owner_id = ?8, \
                             acquired_at = ?9, state = 'Claimed', claimed_at = ?9, exec_id = NULL, started_at = NULL, finished_at = NULL, reason = NULL, \
-                            message = NULL \
+                            message = NULL, engine_id = ?10, capture = ?11, capture_reason = ?12 \
              WHERE id = ?1 AND epoch = ?2 AND state = 'FailedToStart'",
         )
         .bind(run.0)
@@ -135,6 +143,9 @@ impl MakeClaim {
         .bind(self.nonce.to_string())
         .bind(self.owner)
         .bind(nanos(self.new.now))
+        .bind(&self.new.engine_id)
+        .bind(self.new.capture.name())
+        .bind(capture_reason(&self.new.capture))
         .execute(&mut *conn)
         .await?;
         expect_one(&done)?;

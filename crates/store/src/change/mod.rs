@@ -1,5 +1,6 @@
 //! The changes that the writer makes, each in one file, and the right to make them.
 
+mod adopt;
 mod advance;
 mod claim;
 mod release;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use crate::StoreError;
 use crate::row::{StoredRun, select_run};
 
+pub(crate) use adopt::Adopt;
 pub(crate) use advance::Move;
 pub use claim::NewRun;
 pub(crate) use claim::{Claimed, MakeClaim};
@@ -32,6 +34,11 @@ impl Lease {
     /// The run.
     pub fn run_id(&self) -> RunId {
         self.run
+    }
+
+    /// What names this acquisition of the run.
+    pub fn nonce(&self) -> String {
+        self.nonce.to_string()
     }
 
     /// How often somebody acquired the run, this time included.
@@ -84,6 +91,8 @@ mod tests {
 
     fn claim() -> MakeClaim {
         let new = NewRun {
+            engine_id: None,
+            capture: oncelet_core::Capture::Supervised,
             key: RunKey { ident: "c".into(), name: RunName::of_object("team", "seed"), token: String::new() },
             container_id: "c".into(),
             container_name: "db".into(),

@@ -34,7 +34,8 @@ impl Change for GiveBack {
                 let done = sqlx::query(
                     "UPDATE run SET state = 'FailedToStart', attempt = run.attempt - 1, owner_id = NULL, \
                                     claimed_at = failed.claimed_at, exec_id = failed.exec_id, \
-                                    finished_at = failed.finished_at, reason = failed.reason, message = failed.message \
+                                    finished_at = failed.finished_at, reason = failed.reason, message = failed.message, \
+                                    capture = failed.capture, capture_reason = failed.capture_reason \
                      FROM failed_try AS failed \
                      WHERE failed.run_id = run.id AND run.id = ?1 AND run.nonce = ?2 AND run.state = 'Claimed'",
                 )

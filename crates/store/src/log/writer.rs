@@ -41,6 +41,13 @@ impl LogWriter {
         Ok(Self { path, limit: limit.unwrap_or(u64::MAX), summary, pending: Vec::new(), file })
     }
 
+    /// How many bytes of the stream are accounted for: whoever goes on with the log after a crash begins there.
+    ///
+    /// Of a log that was cut off at its limit, what was dropped in an earlier life is not known, and is to be given again.
+    pub fn offset(&self) -> u64 {
+        self.summary.bytes
+    }
+
     /// Takes output. Bytes past the limit are counted and dropped.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         let room = usize::try_from(self.limit.saturating_sub(self.summary.kept)).unwrap_or(usize::MAX);

@@ -38,8 +38,12 @@ async fn every_outcome_comes_back_as_it_was_stored() {
     let store = open(dir.path()).await;
     let outcomes = [
         Outcome::Finished { exit_code: -1 },
-        Outcome::Interrupted { message: "the container stopped".into(), exit_code: Some(137) },
-        Outcome::Interrupted { message: String::new(), exit_code: None },
+        Outcome::Interrupted {
+            by: oncelet_core::EndedBy::Container,
+            message: "the container stopped".into(),
+            exit_code: Some(137),
+        },
+        Outcome::Interrupted { by: oncelet_core::EndedBy::Container, message: String::new(), exit_code: None },
         Outcome::Unknown { message: "killed".into() },
         failed_to_start(),
     ];

@@ -104,7 +104,7 @@ async fn an_outcome_is_stored_on_a_full_disk() {
     while message.len() < 100_000 {
         message += "the disk is full, and that must not be forgotten. ";
     }
-    let outcome = Outcome::Interrupted { message, exit_code: None };
+    let outcome = Outcome::Interrupted { by: oncelet_core::EndedBy::Container, message, exit_code: None };
     let ended = store.finish(&lease, at(5), outcome.clone(), Logs::default()).await.unwrap();
     assert!(!dir.path().join("reserve").exists(), "the reserve was not needed, so nothing was tested");
     store.close().await;
@@ -164,9 +164,9 @@ async fn the_database_itself_refuses_what_must_never_happen() {
             "one that is over never moves",
         ),
         ("UPDATE run SET exit_code = 1 WHERE name = 'team/ended'", "one that is over never moves"),
-        ("DELETE FROM run WHERE name = 'team/ended'", "is never deleted"),
-        ("DELETE FROM run WHERE name = 'team/running'", "is never deleted"),
-        ("DELETE FROM run WHERE name = 'team/failed'", "is never deleted"),
+        ("DELETE FROM run WHERE name = 'team/ended'", "is deleted only where that was asked for"),
+        ("DELETE FROM run WHERE name = 'team/running'", "is deleted only where that was asked for"),
+        ("DELETE FROM run WHERE name = 'team/failed'", "is deleted only where that was asked for"),
         (
             "UPDATE run SET state = 'Running', started_at = 1, exec_id = 'x' WHERE name = 'team/claimed'",
             "along its arrows",

@@ -29,7 +29,11 @@ fn event(number: usize) -> RunEvent {
         2 => ended(Outcome::Finished { exit_code: 0 }),
         3 => ended(failed_to_start()),
         4 => ended(Outcome::Unknown { message: "x".into() }),
-        _ => ended(Outcome::Interrupted { message: "x".into(), exit_code: Some(137) }),
+        _ => ended(Outcome::Interrupted {
+            by: oncelet_core::EndedBy::Container,
+            message: "x".into(),
+            exit_code: Some(137),
+        }),
     }
 }
 

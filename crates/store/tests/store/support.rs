@@ -21,6 +21,8 @@ pub(crate) fn key(name: &str) -> RunKey {
 
 pub(crate) fn new_run(key: RunKey) -> NewRun {
     NewRun {
+        engine_id: Some("docker:1".into()),
+        capture: oncelet_core::Capture::Supervised,
         key,
         container_id: "c0ffee".repeat(10),
         container_name: "db".into(),

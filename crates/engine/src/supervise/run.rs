@@ -1,0 +1,179 @@
+//! Listening to a supervisor.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use oncelet_shim::frame::{Decoder, Frame};
+use oncelet_shim::{STORED, StartFailure, Stream};
+use tokio::io::AsyncWriteExt;
+
+use super::{SupervisedEnd, SupervisedEvent, install};
+use crate::exec::Stdin;
+use crate::{ContainerId, Engine, Error, ExecEnd, ExecEvent, FailureReason, OutputStream, RunningExec};
+
+/// How much of what the supervisor says on stderr is kept: it says nothing there unless it dies.
+const LAST_WORDS: usize = 4096;
+/// How long the supervisor may take to end once everything is stored.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// A supervised run that is listened to. Dropping it leaves the run as it is: it can be followed again.
+pub struct SupervisedRun {
+    engine: Engine,
+    container: ContainerId,
+    frames: Frames,
+    stdin: Option<Stdin>,
+    offsets: [u64; 2],
+    over: bool,
+}
+
+impl SupervisedRun {
+    pub(super) fn new(
+        engine: Engine,
+        container: ContainerId,
+        running: RunningExec,
+        stdin: Option<Stdin>,
+        offsets: [u64; 2],
+    ) -> Self {
+        Self { engine, container, frames: Frames::new(running), stdin, offsets, over: false }
+    }
+
+    /// The next event. [`SupervisedEvent::Ended`] comes exactly once, and then `None` for ever.
+    ///
+    /// Cancel safe: an event is either returned or kept for the next call.
+    pub async fn next(&mut self) -> Option<SupervisedEvent> {
+        if self.over {
+            return None;
+        }
+        let event = match self.frames.next().await {
+            Ok(Frame::Started(started)) => SupervisedEvent::Started { at: time(started.at_us) },
+            Ok(Frame::Output(stream, bytes)) => {
+                let offset = self.offsets[stream as usize];
+                self.offsets[stream as usize] += bytes.len() as u64;
+                let stream = match stream {
+                    Stream::Stdout => OutputStream::Stdout,
+                    Stream::Stderr => OutputStream::Stderr,
+                };
+                SupervisedEvent::Output { stream, offset, bytes: bytes.into() }
+            }
+            Ok(frame) => SupervisedEvent::Ended(end(frame)),
+            Err(end) => SupervisedEvent::Ended(self.without_frame(end)),
+        };
+        self.over = matches!(event, SupervisedEvent::Ended(_));
+        Some(event)
+    }
+
+    /// A supervisor that is not where it was put must not look like a command of the user's that is missing.
+    fn without_frame(&self, end: SupervisedEnd) -> SupervisedEnd {
+        match end {
+            SupervisedEnd::FailedToStart { message, .. } if install::is_about_supervisor(&message) => {
+                self.engine.forget_supervisor(&self.container);
+                SupervisedEnd::Unusable { message: format!("the supervisor is gone from the container: {message}") }
+            }
+            other => other,
+        }
+    }
+
+    /// Tells the supervisor that the outcome and the output are stored: it then removes the logs in the container.
+    pub async fn stored(mut self) -> Result<(), Error> {
+        let Some(mut stdin) = self.stdin.take() else { return Ok(()) };
+        let sent = async {
+            stdin.write_all(STORED).await?;
+            stdin.flush().await
+        };
+        sent.await.map_err(|error| Error::unreachable("the supervisor", error))?;
+        // Until it has ended: a connection that is closed too early takes the word with it.
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(GOODBYE, async { while self.frames.next().await.is_ok() {} }).await;
+            drop(stdin);
+        });
+        Ok(())
+    }
+}
+
+/// The first frame that comes.
+pub(super) async fn first_frame(running: RunningExec) -> Result<Frame, String> {
+    Frames::new(running).next().await.map_err(|end| match end {
+        SupervisedEnd::FailedToStart { message, .. } | SupervisedEnd::Lost { message } => message,
+        other => format!("{other:?}"),
+    })
+}
+
+/// The frames in what an exec writes.
+struct Frames {
+    running: RunningExec,
+    decoder: Decoder,
+    stderr: Vec<u8>,
+}
+
+impl Frames {
+    fn new(running: RunningExec) -> Self {
+        Self { running, decoder: Decoder::default(), stderr: Vec::new() }
+    }
+
+    /// The next frame, or what came instead.
+    async fn next(&mut self) -> Result<Frame, SupervisedEnd> {
+        loop {
+            match self.decoder.next_frame() {
+                Ok(Some(frame)) => return Ok(frame),
+                Ok(None) => {}
+                Err(error) => return Err(SupervisedEnd::Lost { message: error.to_string() }),
+            }
+            match self.running.next().await {
+                Some(ExecEvent::Output { stream: OutputStream::Stdout, bytes }) => self.decoder.push(&bytes),
+                Some(ExecEvent::Output { stream: OutputStream::Stderr, bytes }) => {
+                    let room = LAST_WORDS.saturating_sub(self.stderr.len());
+                    self.stderr.extend(bytes.iter().take(room));
+                }
+                Some(ExecEvent::Ended(end)) => return Err(self.without_frame(end)),
+                None => return Err(SupervisedEnd::Lost { message: "the stream has ended".to_owned() }),
+            }
+        }
+    }
+
+    /// What it means that the exec is over and the supervisor has not said so.
+    fn without_frame(&self, end: ExecEnd) -> SupervisedEnd {
+        let words = String::from_utf8_lossy(&self.stderr);
+        let words = words.trim();
+        match end {
+            ExecEnd::FailedToStart { reason, message } => SupervisedEnd::FailedToStart { reason, message },
+            ExecEnd::Interrupted { message, .. } | ExecEnd::Lost { message, .. } => SupervisedEnd::Lost { message },
+            ExecEnd::Exited { exit_code } if words.is_empty() => {
+                SupervisedEnd::Lost { message: format!("the supervisor ended with {exit_code} and said nothing") }
+            }
+            ExecEnd::Exited { exit_code } => {
+                SupervisedEnd::Lost { message: format!("the supervisor ended with {exit_code}: {words}") }
+            }
+        }
+    }
+}
+
+fn end(frame: Frame) -> SupervisedEnd {
+    match frame {
+        Frame::Exited(exit) => SupervisedEnd::Exited(exit),
+        Frame::Refused => SupervisedEnd::Refused,
+        Frame::FailedToStart(failure) => failed_to_start(failure),
+        Frame::Unusable(refusal) => SupervisedEnd::Unusable { message: refusal.message },
+        Frame::NoClaim => SupervisedEnd::NoClaim,
+        Frame::Abandoned(words) => SupervisedEnd::Abandoned { message: words.message },
+        other @ (Frame::Hello(_) | Frame::Done | Frame::Started(_) | Frame::Output(..)) => {
+            SupervisedEnd::Lost { message: format!("the supervisor answered {other:?}") }
+        }
+    }
+}
+
+fn failed_to_start(failure: StartFailure) -> SupervisedEnd {
+    let StartFailure { errno, message } = failure;
+    let reason = match rustix::io::Errno::from_raw_os_error(errno) {
+        rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => FailureReason::CommandNotFound,
+        rustix::io::Errno::ACCESS | rustix::io::Errno::PERM | rustix::io::Errno::NOEXEC | rustix::io::Errno::ISDIR => {
+            FailureReason::NotExecutable
+        }
+        _ => FailureReason::Other,
+    };
+    SupervisedEnd::FailedToStart { reason, message }
+}
+
+/// A time in the record. One that is none says that its clock was wrong.
+fn time(us: i64) -> Timestamp {
+    Timestamp::from_microsecond(us).unwrap_or_default()
+}

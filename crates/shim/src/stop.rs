@@ -1,0 +1,65 @@
+//! Ends a program and its children: SIGTERM, a grace, SIGKILL.
+
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use oncelet_shim::frame::Frame;
+use oncelet_shim::{Place, StopReason, Stopped, file};
+use rustix::process::Signal;
+
+use crate::{clock, disk, process, tell};
+
+/// How long between two looks at processes that end by themselves or not at all.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Ends the program of `place`, as somebody outside asks.
+pub(crate) fn stop(place: &Place, by: StopReason, grace_seconds: u64) -> Result<ExitCode, String> {
+    if disk::is_claimed(place) && disk::read_exit(place).is_none() {
+        ask(place, by).map_err(|error| format!("{}: {error}", place.gate()))?;
+        end(place, Duration::from_secs(grace_seconds));
+        // Its supervisor has the last word.
+        while disk::read_exit(place).is_none()
+            && disk::read_claim(place).is_some_and(|claim| process::lives(&claim.supervisor))
+        {
+            sleep(LOOK);
+        }
+    }
+    tell::answer(&Frame::Done);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Records who asked for the end; the first one counts.
+pub(crate) fn ask(place: &Place, by: StopReason) -> std::io::Result<()> {
+    if disk::read_stopped(place).is_some() {
+        return Ok(());
+    }
+    disk::write(place, file::STOP, &Stopped { by, at_us: clock::now_us() })
+}
+
+/// Ends whatever there is, and returns when nothing is left.
+pub(crate) fn end(place: &Place, grace: Duration) {
+    let deadline = Instant::now() + grace;
+    for pid in process::left_of(&disk::read_record(place)) {
+        process::signal(pid, Signal::TERM);
+    }
+    loop {
+        let record = disk::read_record(place);
+        let left = process::left_of(&record);
+        let program_lives = record.started.as_ref().is_none_or(|started| process::lives(&started.program));
+        // A claim without a start: its supervisor is about to start the program, or to give up.
+        let starting = record.started.is_none()
+            && record.claim.as_ref().is_some_and(|claim| process::lives(&claim.supervisor))
+            && disk::is_claimed(place);
+        if left.is_empty() && !starting {
+            return;
+        }
+        // Once the program itself is over, its children get no more time.
+        if Instant::now() >= deadline || !program_lives {
+            for pid in left {
+                process::signal(pid, Signal::KILL);
+            }
+        }
+        sleep(LOOK);
+    }
+}
