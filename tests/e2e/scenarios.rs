@@ -103,5 +103,8 @@ scenarios! {
         the_daemon_ends_well_on_both_signals,
         the_printed_crds_are_taken_by_kubectl,
         the_daemon_keeps_its_files_to_itself,
+        a_forgotten_run_runs_again_and_leaves_nothing_in_the_container,
+        a_person_says_how_an_unknown_run_ended,
+        garbage_collection_keeps_what_is_not_gone_for_an_hour,
     },
 }

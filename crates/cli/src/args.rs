@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Controller(Controller),
     /// Print the custom resource definitions as YAML
     Crds,
-    /// Look at recorded runs
+    /// Look at recorded runs, and decide about them
     #[command(subcommand)]
     Runs(Runs),
     /// Print what a program wrote, byte for byte
@@ -66,10 +66,8 @@ pub(crate) struct Controller {
 pub(crate) struct Daemon {
     #[command(flatten)]
     pub(crate) data: DataDir,
-    /// The container engine: auto, docker, podman, or a URL such as unix:///run/user/1000/podman/podman.sock;
-    /// auto takes DOCKER_HOST, or the first socket that is there
-    #[arg(long, env = "ONCELET_ENGINE", value_name = "ENGINE", default_value = "auto")]
-    pub(crate) engine: Endpoint,
+    #[command(flatten)]
+    pub(crate) engine: EngineArg,
     /// How to write the log, on stderr; ONCELET_LOG filters it (info, debug, oncelet_controller=trace)
     #[arg(long, env = "ONCELET_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -102,6 +100,56 @@ pub(crate) enum Runs {
         oncelet runs show seed-database\n  \
         oncelet runs show 42 -o yaml")]
     Show(RunsShow),
+    /// Say how a run ended that nobody saw end (Unknown, Interrupted): it then counts as finished with this exit code
+    #[command(after_help = "Examples:\n  \
+        oncelet runs mark 42 --exit-code 0")]
+    Mark(RunsMark),
+    /// Forget a run that is over, in the store and in its container: the program then runs again when its object asks for it
+    #[command(after_help = "Examples:\n  \
+        oncelet runs forget seed-database\n  \
+        oncelet runs forget 42")]
+    Forget(RunsForget),
+    /// Forget the runs of containers that the engine has not known for an hour; a running daemon does so by itself
+    #[command(after_help = "Examples:\n  \
+        oncelet runs gc")]
+    Gc(RunsGc),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct RunsMark {
+    /// A run's number, or a name (seed, default/seed, a run key): its latest run
+    pub(crate) run: String,
+    /// The exit code that it ended with
+    #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(i64).range(0..=255))]
+    pub(crate) exit_code: i64,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct RunsForget {
+    /// A run's number, or a name (seed, default/seed, a run key): its latest run
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    #[command(flatten)]
+    pub(crate) engine: EngineArg,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct RunsGc {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    #[command(flatten)]
+    pub(crate) engine: EngineArg,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct EngineArg {
+    /// The container engine: auto, docker, podman, or a URL such as unix:///run/user/1000/podman/podman.sock;
+    /// auto takes DOCKER_HOST, or the first socket that is there
+    #[arg(long, env = "ONCELET_ENGINE", value_name = "ENGINE", default_value = "auto")]
+    pub(crate) engine: Endpoint,
 }
 
 #[derive(ClapArgs)]

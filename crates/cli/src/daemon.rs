@@ -65,7 +65,7 @@ fn begin(daemon: Daemon) -> Result<(Paths, Engine)> {
         .mode(0o700)
         .create(&paths.data_dir)
         .with_context(|| format!("the data directory {} cannot be made", paths.data_dir.display()))?;
-    let engine = Engine::connect(&daemon.engine)?;
+    let engine = Engine::connect(&daemon.engine.engine)?;
     Ok((paths, engine))
 }
 

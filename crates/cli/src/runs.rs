@@ -1,10 +1,12 @@
 //! `oncelet runs`: what the store remembers.
 
+mod decide;
+
 use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
-use oncelet_core::{Outcome, RunId, RunRecord, RunState, Shown};
+use oncelet_core::{Capture, Outcome, RunId, RunRecord, RunState, Shown};
 use oncelet_store::{Filter, LogSummary, Logs, Store};
 use serde::Serialize;
 
@@ -18,6 +20,9 @@ pub(crate) async fn run(command: Runs) -> Result<()> {
     match command {
         Runs::List(args) => list(args).await,
         Runs::Show(args) => show(args).await,
+        Runs::Mark(args) => decide::mark(args).await,
+        Runs::Forget(args) => decide::forget(args).await,
+        Runs::Gc(args) => decide::gc(args).await,
     }
 }
 
@@ -103,6 +108,8 @@ fn describe(record: &RunRecord, logs: &Logs) -> Result<()> {
     field("Container", &format!("{} ({})", record.container_name, record.container_id))?;
     field("Engine", &record.engine)?;
     field("State", record.state.name())?;
+    field("Marked", &record.marked_at.map(|at| format!("{at:.0}, by a person")).unwrap_or_default())?;
+    field("Capture", &capture(&record.capture))?;
     field("Exit code", &exit_code(&record.state))?;
     field("Message", message(&record.state))?;
     field("Claimed", &format!("{:.6}", record.claimed_at))?;
@@ -119,6 +126,13 @@ fn describe(record: &RunRecord, logs: &Logs) -> Result<()> {
     field("Stdout", &bytes(&logs.stdout))?;
     field("Stderr", &bytes(&logs.stderr))?;
     Ok(())
+}
+
+fn capture(capture: &Capture) -> String {
+    match capture {
+        Capture::Attached { reason } if !reason.is_empty() => format!("{} ({reason})", capture.name()),
+        _ => capture.name().to_owned(),
+    }
 }
 
 fn lines(values: impl Iterator<Item = String>) -> String {

@@ -4,6 +4,7 @@
 //! `oncelet_core`; this crate asks the world, carries out what was decided, and says what came of it.
 
 mod act;
+mod collect;
 mod container;
 mod context;
 mod convert;
@@ -22,5 +23,6 @@ mod runs;
 mod status;
 mod watch;
 
+pub use collect::{Collected, Fate, collect};
 pub use gate::StoreGate;
 pub use watch::{Config, Error, run};

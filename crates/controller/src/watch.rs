@@ -22,10 +22,12 @@ use tokio_util::task::TaskTracker;
 use crate::context::{Context, Ctx, one_line};
 use crate::gate::StoreGate;
 use crate::runs::Runs;
-use crate::{container, convert, depends, exec, recover};
+use crate::{collect, container, convert, depends, exec, recover};
 
 /// How long the end of the controller waits for programs that run.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long between two looks for containers that are gone.
+const COLLECT: Duration = Duration::from_mins(10);
 /// How long between two looks for open runs whose daemon is gone and whose objects nobody has applied again. A look costs as
 /// much as there are open runs.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -108,6 +110,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         .for_each(|result| async move { log(result) });
 
     ctx.watch(recover_always(ctx.clone()));
+    ctx.watch(collect_always(ctx.clone()));
     futures::join!(execs, containers);
     await_programs(&ctx).await;
     if let Ok(store) = ctx.store.get() {
@@ -176,6 +179,17 @@ async fn recover_always(ctx: Ctx) {
             }
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Forgets, now and then, the runs of containers that are gone.
+async fn collect_always(ctx: Ctx) {
+    loop {
+        tokio::time::sleep(COLLECT).await;
+        let Ok(store) = ctx.store.get() else { continue };
+        if let Err(message) = collect::collect(&ctx.engine, &store, (ctx.now)()).await {
+            tracing::debug!("nothing is forgotten now: {message}");
+        }
     }
 }
 

@@ -42,6 +42,9 @@ pub struct RunRecord {
     pub effective: Effective,
     /// Who watches over it.
     pub capture: Capture,
+    /// When a person said how it had ended, where nobody else knew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marked_at: Option<Timestamp>,
     /// How often it was tried: above 1 where earlier tries failed to start.
     pub attempt: u32,
     /// When it was claimed.

@@ -215,6 +215,8 @@ impl World {
                     fingerprint: self.spec.program.fingerprint(),
                     effective: Effective::default(),
                     capture: Capture::Attached { reason: String::new() },
+
+                    marked_at: None,
                     attempt,
                     claimed_at: self.now,
                     state: RunState::Claimed,

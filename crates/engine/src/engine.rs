@@ -115,18 +115,20 @@ impl Engine {
     }
 
     /// What tells this engine from another one behind the same address: containers that it does not know are gone only if it
-    /// is the one that had them. Asked once.
+    /// is the one that had them. Asked once, for those who only note it.
     pub async fn identity(&self) -> Result<String, Error> {
-        let ask = || async {
-            let info = self.call(CALL, |docker| async move { docker.info().await }).await?;
-            let text = |field: Option<String>| field.unwrap_or_default();
-            Ok(match self.product().await? {
-                Product::Docker => format!("docker:{}", text(info.id)),
-                // Its ID is a new one in each answer.
-                Product::Podman => format!("podman:{}:{}", text(info.name), text(info.docker_root_dir)),
-            })
-        };
-        self.inner.identity.get_or_try_init(ask).await.cloned()
+        self.inner.identity.get_or_try_init(|| self.identity_now()).await.cloned()
+    }
+
+    /// The same, asked now: another engine may have taken the address.
+    pub async fn identity_now(&self) -> Result<String, Error> {
+        let info = self.call(CALL, |docker| async move { docker.info().await }).await?;
+        let text = |field: Option<String>| field.unwrap_or_default();
+        Ok(match self.product().await? {
+            Product::Docker => format!("docker:{}", text(info.id)),
+            // Its ID is a new one in each answer.
+            Product::Podman => format!("podman:{}:{}", text(info.name), text(info.docker_root_dir)),
+        })
     }
 
     pub(crate) fn supervisors(&self) -> &Supervisors {

@@ -51,6 +51,7 @@ impl Code {
             fingerprint: spec.program.fingerprint(),
             effective: Effective::default(),
             capture: Capture::Attached { reason: String::new() },
+            marked_at: None,
             attempt: 1,
             claimed_at: THEN,
             state: RunState::Claimed,

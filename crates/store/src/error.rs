@@ -202,6 +202,22 @@ pub enum StoreError {
         /// Its state.
         state: &'static str,
     },
+    /// Only an end that nobody saw can be marked.
+    #[error("run {run} is {state}: only the end of an Unknown or Interrupted run can be said by a person")]
+    NotMarkable {
+        /// The run.
+        run: RunId,
+        /// Its state.
+        state: &'static str,
+    },
+    /// Only a run that is over can be forgotten.
+    #[error("run {run} is {state} and cannot be forgotten before it is over")]
+    StillOpen {
+        /// The run.
+        run: RunId,
+        /// Its state.
+        state: &'static str,
+    },
     /// A row holds what no release of ours writes.
     #[error("run {run}, table {table}, column {column}: the value cannot be understood")]
     Decode {

@@ -20,6 +20,7 @@
 //! A local file system, whose locks end with the process and whose syncs reach the disk.
 
 mod change;
+mod collect;
 mod connect;
 mod dir;
 mod error;
@@ -34,6 +35,7 @@ mod store;
 mod writer;
 
 pub use change::{Lease, NewRun};
+pub use collect::{ABSENT_FOR, KnownContainer};
 pub use error::{OpenError, StoreError};
 pub use log::{LogReader, LogSummary, LogWriter, Logs, Stream};
 pub use owner::OwnerId;

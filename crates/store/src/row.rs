@@ -46,6 +46,7 @@ struct Columns {
     attempt: u32,
     capture: String,
     capture_reason: String,
+    marked_at: Option<i64>,
     epoch: i64,
     nonce: String,
     owner: Option<String>,
@@ -85,6 +86,7 @@ impl StoredRun {
                 "Attached" => Capture::Attached { reason: columns.capture_reason },
                 other => return Err(wrong(id, "run", "capture")(format!("no capture is named {other:?}"))),
             },
+            marked_at: columns.marked_at.map(timestamp),
             attempt: columns.attempt,
             claimed_at: timestamp(columns.claimed_at),
             state,
@@ -200,7 +202,7 @@ pub(crate) fn nanos(at: Timestamp) -> i64 {
     i64::try_from(nanos).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX })
 }
 
-fn timestamp(nanos: i64) -> Timestamp {
+pub(crate) fn timestamp(nanos: i64) -> Timestamp {
     // Every i64 of nanoseconds is a time that jiff can hold.
     Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -8,7 +8,7 @@ use sqlx::SqlitePool;
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::change::{Adopt, Claimed, GiveBack, Lease, MakeClaim, Move, NewRun, TakeOver};
+use crate::change::{Adopt, Claimed, GiveBack, Lease, MakeClaim, Mark, Move, NewRun, TakeOver};
 use crate::dir::{self, StoreDir};
 use crate::log::{self, LogReader, LogSummary, LogWriter, Logs, Stream};
 use crate::owner::OwnerId;
@@ -232,7 +232,17 @@ impl Store {
         self.0.readers.close().await;
     }
 
-    fn daemon(&self) -> Result<&Daemon, StoreError> {
+    /// Says how a run ended that is unknown or interrupted: it becomes a finished one with this exit code. For a person who
+    /// knows.
+    pub async fn mark(&self, run: RunId, exit_code: i64, now: Timestamp) -> Result<RunRecord, StoreError> {
+        self.daemon()?.writer.submit(Mark { run, exit_code, now }).await
+    }
+
+    pub(crate) fn readers(&self) -> &SqlitePool {
+        &self.0.readers
+    }
+
+    pub(crate) fn daemon(&self) -> Result<&Daemon, StoreError> {
         self.0.daemon.as_ref().ok_or(StoreError::Reader)
     }
 
@@ -270,7 +280,7 @@ impl Store {
     }
 
     /// Removes what failed tries wrote. Nothing reads these files any more, so one that stays does no harm.
-    fn drop_logs(&self, run: RunId, attempt: u32) {
+    pub(crate) fn drop_logs(&self, run: RunId, attempt: u32) {
         for stream in Stream::ALL {
             let _ = std::fs::remove_file(self.0.dir.log(run, attempt, stream));
         }

@@ -135,3 +135,61 @@ pub(crate) fn the_daemon_keeps_its_files_to_itself(world: &mut World) {
     }
     assert!(seen > 3, "only {seen} files were looked at");
 }
+
+pub(crate) fn a_forgotten_run_runs_again_and_leaves_nothing_in_the_container(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let seed = sh("echo seeded >> /data/seed.log");
+    world.run("seed", &db, &seed);
+    world.delete("seed");
+    let gates = || db.sh(&format!("ls -A /.oncelet/{}", db.id())).unwrap();
+    assert!(!gates().is_empty());
+    db.stop();
+    let refused = world.oncelet(&["runs", "forget", "seed"]).unwrap_err();
+    assert!(refused.contains("has to run to forget it"), "{refused}");
+    db.start();
+    let forgotten = world.oncelet(&["runs", "forget", "seed"]).unwrap();
+    assert!(forgotten.contains("is forgotten"), "{forgotten}");
+    assert_eq!(gates(), "");
+    assert_eq!(world.run("seed", &db, &seed)["restored"], false);
+    assert_eq!(db.lines("/data/seed.log").len(), 2);
+}
+
+pub(crate) fn a_person_says_how_an_unknown_run_ended(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let mut spec = sh("echo started >> /data/starts; while [ ! -e /data/go ]; do sleep 0.05; done");
+    spec["capture"] = "Attached".into();
+    world.apply_exec("job", &db, &spec);
+    world.wait("job", "Started");
+    world.kill();
+    db.sh("touch /data/go").unwrap();
+    world.start();
+    world.apply_exec("job", &db, &spec);
+    assert_eq!(world.completed("job")["state"], "Unknown");
+    let marked = world.oncelet(&["runs", "mark", "job", "--exit-code", "0"]).unwrap();
+    assert!(marked.contains("finished with exit code 0"), "{marked}");
+    let refused = world.oncelet(&["runs", "mark", "job", "--exit-code", "1"]).unwrap_err();
+    assert!(refused.contains("Finished"), "{refused}");
+    world.delete("job");
+    let status = world.run("job", &db, &spec);
+    assert_eq!(
+        (&status["state"], &status["exitCode"], &status["restored"]),
+        (&"Finished".into(), &0.into(), &true.into())
+    );
+    assert!(world.oncelet(&["runs", "show", "job"]).unwrap().contains("by a person"));
+    assert_eq!(db.lines("/data/starts"), ["started"]);
+}
+
+pub(crate) fn garbage_collection_keeps_what_is_not_gone_for_an_hour(world: &mut World) {
+    world.start();
+    let (here, gone) = (world.container("here"), world.container("gone"));
+    world.run("one", &here, &sh("true"));
+    world.run("two", &gone, &sh("true"));
+    gone.remove();
+    let table = world.oncelet(&["runs", "gc"]).unwrap();
+    let row = |name: &str| table.lines().find(|line| line.contains(name)).unwrap().to_owned();
+    assert!(row(&here.name).contains("the container is there"), "{table}");
+    assert!(row(&gone.name).contains("not for an hour yet"), "{table}");
+    assert!(world.oncelet(&["runs", "show", "two"]).is_ok());
+}

@@ -28,6 +28,8 @@ fn record(state: RunState) -> Box<RunRecord> {
             env: vec![("A".into(), Text { text: "1".into(), secret_sha256: None })],
         },
         capture: Capture::Supervised,
+
+        marked_at: None,
         attempt: 1,
         claimed_at: NOON,
         state,

@@ -36,6 +36,8 @@ fn record(state: RunState) -> Box<RunRecord> {
         program: spec.program,
         effective: Effective::default(),
         capture: Capture::Supervised,
+
+        marked_at: None,
         attempt: 1,
         claimed_at: NOON,
         state,

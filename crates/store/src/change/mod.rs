@@ -1,8 +1,10 @@
 //! The changes that the writer makes, each in one file, and the right to make them.
 
+mod absence;
 mod adopt;
 mod advance;
 mod claim;
+mod person;
 mod release;
 mod take_over;
 
@@ -13,10 +15,12 @@ use uuid::Uuid;
 use crate::StoreError;
 use crate::row::{StoredRun, select_run};
 
+pub(crate) use absence::Sighting;
 pub(crate) use adopt::Adopt;
 pub(crate) use advance::Move;
 pub use claim::NewRun;
 pub(crate) use claim::{Claimed, MakeClaim};
+pub(crate) use person::{Forget, Mark};
 pub(crate) use release::GiveBack;
 pub(crate) use take_over::TakeOver;
 

@@ -1,0 +1,104 @@
+//! What a person decides about runs.
+
+use anyhow::{Context, Result, bail};
+use oncelet_controller::Fate;
+use oncelet_core::{Capture, RunRecord};
+use oncelet_engine::{ContainerId, Engine, ErrorKind};
+use oncelet_store::Store;
+
+use super::{find, short};
+use crate::args::{RunsForget, RunsGc, RunsMark};
+use crate::clock::now;
+use crate::output;
+use crate::paths::Paths;
+
+/// The store, to change it. Daemons may use it meanwhile.
+async fn open(data: crate::args::DataDir) -> Result<Store> {
+    let dir = Paths::new(data)?.store();
+    // Not `open` alone: that makes a store where there is none.
+    Store::open_reader(&dir).await?.close().await;
+    Ok(Store::open(&dir, now()).await?)
+}
+
+pub(super) async fn mark(args: RunsMark) -> Result<()> {
+    let store = open(args.data).await?;
+    let result = async {
+        let record = find(&store, &args.run).await?;
+        let marked = store.mark(record.id, args.exit_code, now()).await?;
+        println!("run {} ({}) counts as finished with exit code {}", marked.id, marked.key.name, args.exit_code);
+        Ok(())
+    };
+    let result = result.await;
+    store.close().await;
+    result
+}
+
+pub(super) async fn forget(args: RunsForget) -> Result<()> {
+    let store = open(args.data).await?;
+    let engine = Engine::connect(&args.engine.engine)?;
+    let result = async {
+        let record = find(&store, &args.run).await?;
+        if !record.state.is_ended() {
+            bail!("run {} is {}; it cannot be forgotten before it is over", record.id, record.state.name());
+        }
+        // The container first: should this be cut off, the store still knows the run, and it can be forgotten again.
+        forget_in_container(&engine, &record).await?;
+        store.forget(record.id).await?;
+        println!(
+            "run {} ({}) is forgotten; its program runs again when its object asks for it",
+            record.id, record.key.name
+        );
+        Ok(())
+    };
+    let result = result.await;
+    store.close().await;
+    result
+}
+
+/// Opens the gate in the container again.
+async fn forget_in_container(engine: &Engine, record: &RunRecord) -> Result<()> {
+    if matches!(record.capture, Capture::Attached { .. }) {
+        return Ok(());
+    }
+    let id: ContainerId = record.container_id.parse()?;
+    let container = format!("container {} ({})", record.container_name, short(&record.container_id));
+    if engine.container(id.as_str()).await?.is_none() {
+        // What it remembered went with it.
+        return Ok(());
+    }
+    let run = record.key.digest();
+    if !engine.has_record(&id, &run).await? {
+        return Ok(());
+    }
+    match engine.forget_run(&id, &run, record.program.user.as_deref()).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::ContainerNotRunning => {
+            bail!("{container} remembers the run, too, and has to run to forget it; start it and try again")
+        }
+        Err(error) => Err(error).with_context(|| format!("{container} remembers the run, too, and does not forget it")),
+    }
+}
+
+pub(super) async fn gc(args: RunsGc) -> Result<()> {
+    let store = open(args.data).await?;
+    let engine = Engine::connect(&args.engine.engine)?;
+    let collected = oncelet_controller::collect(&engine, &store, now()).await;
+    store.close().await;
+    let collected = collected.map_err(anyhow::Error::msg)?;
+    if collected.is_empty() {
+        eprintln!("No runs in containers of this engine are recorded.");
+        return Ok(());
+    }
+    let rows: Vec<_> = collected
+        .iter()
+        .map(|one| {
+            let fate = match one.fate {
+                Fate::Present => "kept: the container is there".to_owned(),
+                Fate::Absent { since } => format!("kept: the container is gone since {since:.0}, not for an hour yet"),
+                Fate::Forgotten => "forgotten: the container is gone".to_owned(),
+            };
+            [format!("{} ({})", one.name, short(&one.container_id)), one.runs.to_string(), fate]
+        })
+        .collect();
+    output::table(["CONTAINER", "RUNS", "WHAT"], &rows)
+}
