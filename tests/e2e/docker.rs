@@ -1,6 +1,7 @@
 //! Containers, made and looked into as a user would: with the `docker` command. It is the oracle, and shares no code with
 //! what is tested.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -25,10 +26,29 @@ pub(crate) fn problem() -> Option<String> {
         .clone()
 }
 
+thread_local! {
+    /// The engine that this thread's scenario is about, where it is not the usual one.
+    static HOST: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Makes `host` the engine of this thread's scenario.
+#[allow(dead_code, reason = "one of the suites has an engine of its own")]
+pub(crate) fn use_host(host: Option<String>) {
+    HOST.set(host);
+}
+
+fn command() -> Command {
+    let mut command = Command::new("docker");
+    if let Some(host) = HOST.with_borrow(Clone::clone) {
+        command.env("DOCKER_HOST", host);
+    }
+    command
+}
+
 /// Runs a docker command.
 pub(crate) fn docker(args: &[&str]) -> Result<String, String> {
-    match Command::new("docker").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status() {
-        Ok(_) => output(Command::new("docker").args(args)).map(|out| out.trim_end().to_owned()),
+    match command().arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        Ok(_) => output(command().args(args)).map(|out| out.trim_end().to_owned()),
         Err(error) => Err(format!("the docker command: {error}")),
     }
 }
@@ -84,7 +104,7 @@ impl Container {
 
     /// Puts an executable file into the container.
     pub(crate) fn install(&self, path: &str, script: &str) {
-        let mut child = Command::new("docker")
+        let mut child = command()
             .args(["exec", "--interactive", &self.name, "/bin/sh", "-c"])
             .arg(format!("cat > {path}.new && chmod 755 {path}.new && mv {path}.new {path}"))
             .stdin(Stdio::piped())

@@ -28,6 +28,10 @@ pub(crate) struct World {
     store_of: Option<PathBuf>,
     /// What the daemon takes beside the usual.
     pub daemon_args: Vec<String>,
+    /// What is in its environment beside the usual.
+    pub daemon_env: Vec<(String, String)>,
+    /// The daemon may fail at once: nothing is asked of it when it starts.
+    pub expects_trouble: bool,
     pub dir: TempDir,
     pub namespace: String,
 }
@@ -41,6 +45,8 @@ impl World {
             daemon: None,
             store_of: None,
             daemon_args: Vec::new(),
+            daemon_env: Vec::new(),
+            expects_trouble: false,
             dir: tempfile::Builder::new().prefix("oncelet-e2e-").tempdir().unwrap(),
             namespace: format!("e2e-{}-{number}", std::process::id()),
         }
@@ -76,6 +82,7 @@ impl World {
         };
         command.arg("--data-dir").arg(self.data_dir()).args(&self.daemon_args);
         command.env("ONCELET_LOG", "info,oncelet_controller=debug").env_remove("KUBECONFIG");
+        command.envs(self.daemon_env.iter().map(|(name, value)| (name, value)));
         let before = self.daemon_log().len();
         self.daemon = Some(Process::spawn("oncelet", command, &self.log_path()));
         if self.is_embedded() {
@@ -83,6 +90,9 @@ impl World {
                 assert!(self.daemon.as_mut().unwrap().has_ended().is_none(), "oncelet up ended");
                 self.daemon_log()[before..].contains("is up").then_some(())
             });
+        }
+        if self.expects_trouble {
+            return;
         }
         let created = self.kubectl(&["create", "namespace", &self.namespace]);
         assert!(created.is_ok() || created.as_ref().unwrap_err().contains("AlreadyExists"), "{created:?}");
@@ -96,6 +106,13 @@ impl World {
 
     pub(crate) fn kill(&mut self) {
         self.end(Signal::KILL);
+    }
+
+    /// Waits until the daemon has ended by itself.
+    #[allow(dead_code, reason = "one suite kills it from inside")]
+    pub(crate) fn await_end(&mut self) -> ExitStatus {
+        let mut daemon = self.daemon.take().unwrap();
+        eventually("the daemon has ended", || daemon.has_ended())
     }
 
     pub(crate) fn end(&mut self, signal: Signal) -> ExitStatus {
@@ -153,9 +170,14 @@ impl World {
 
     /// `kubectl apply` of a manifest.
     pub(crate) fn apply(&self, manifest: &str) -> Result<String, String> {
+        self.apply_within("0", manifest)
+    }
+
+    /// The same, which gives up after a time such as `5s`.
+    pub(crate) fn apply_within(&self, limit: &str, manifest: &str) -> Result<String, String> {
         let mut command = self.kubectl_command();
         let mut child = command
-            .args(["apply", "-f", "-"])
+            .args(["apply", "-f", "-", "--request-timeout", limit])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -6,6 +6,7 @@ use oncelet_api::{Capture as Wanted, ContainerExec};
 use oncelet_core::{Blocked, Capture, Description, ExecSpec, Reason, Resolved, RunEvent, RunKey, RunRecord};
 use oncelet_engine::supervise::{Supervision, Supervisor};
 use oncelet_engine::{Container, ErrorKind, ExecId, NewExec};
+use oncelet_faults::gives_up;
 use oncelet_store::{Advance, Claim, Lease, NewRun, Store};
 
 use crate::act::{Shown, blocked_by_engine};
@@ -88,8 +89,14 @@ pub(crate) async fn launch(
         Ok(Claim::Held(..)) => return Shown::again(),
         Err(error) => return Shown::store_problem(&error),
     };
+    if gives_up("claimed") {
+        return Shown::again();
+    }
     match create_exec(ctx, &store, exec, container, &watcher, &new_exec, &lease, &description).await {
         Ok((exec_id, record)) => {
+            if gives_up("exec-recorded") {
+                return Shown::again();
+            }
             let run = Run { lease, care, log_limit: convert::log_limit(exec) };
             match watcher {
                 Watcher::Supervisor(_) => {
@@ -180,6 +187,9 @@ async fn create_exec(
         Watcher::Record | Watcher::Daemon { .. } => ctx.engine.create_exec(&container.id, new_exec).await,
     };
     let exec_id = created.map_err(|error| Some(blocked_by_engine(&error)))?;
+    if gives_up("exec-created") {
+        return Err(None);
+    }
     let event = RunEvent::ExecCreated { exec_id: exec_id.to_string() };
     match store.advance(lease, event).await {
         Ok(Advance::Done(record)) => Ok((exec_id, record)),

@@ -9,6 +9,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 use oncelet_api::{ContainerExec, ContainerExecStatus, ExecState};
+use oncelet_faults::gives_up;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -36,6 +37,9 @@ pub(crate) async fn publish(
         && exec.status.as_ref() != Some(&status)
     {
         if !write_status(ctx, exec, exec.status.as_ref(), &status).await? {
+            return Ok(Action::requeue(STALE));
+        }
+        if gives_up("status-written") {
             return Ok(Action::requeue(STALE));
         }
         if let Some(event) = story(exec.status.as_ref(), &status) {

@@ -1,6 +1,7 @@
 //! Brings a run whose daemon is gone to its true end.
 
 use oncelet_core::{Blocked, Capture, Finding, Ownership, Reason, RunRecord, RunState, Verdict, judge};
+use oncelet_faults::gives_up;
 use oncelet_store::{Filter, Store, StoreError};
 
 use crate::context::{Ctx, one_line};
@@ -61,6 +62,9 @@ async fn resume(ctx: &Ctx, store: &Store, record: &RunRecord, log_limit: Option<
     let Some(care) = ctx.runs.take(&record.key) else { return Ok(()) };
     // Another daemon was faster, or the run is over.
     let Some(lease) = store.take_over(record, (ctx.now)()).await? else { return Ok(()) };
+    if gives_up("taken-over") {
+        return Ok(());
+    }
     if matches!(record.state, RunState::Claimed) {
         return store.release(lease).await;
     }

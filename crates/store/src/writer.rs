@@ -270,11 +270,19 @@ fn unavailable(error: OpenError) -> StoreError {
 async fn transact(conn: &mut SqliteConnection, jobs: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
     // IMMEDIATE: a transaction that first reads and then writes fails at once when another wrote in between.
     let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
+    fault("store-begun")?;
     for job in jobs {
         job.apply(&mut transaction).await?;
     }
+    fault("store-written")?;
     transaction.commit().await?;
-    Ok(())
+    // An error from here on is one of a commit that was made: the caller cannot know.
+    fault("store-committed")
+}
+
+/// Where a test makes the store fail.
+fn fault(point: &str) -> Result<(), StoreError> {
+    if oncelet_faults::gives_up(point) { Err(sqlx::Error::WorkerCrashed.into()) } else { Ok(()) }
 }
 
 /// Writes the log of the database back and empties it. Does not wait for readers.

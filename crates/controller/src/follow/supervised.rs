@@ -21,6 +21,7 @@ use oncelet_core::{
 };
 use oncelet_engine::supervise::{Exit, Record, StopReason, SupervisedEnd, SupervisedEvent, SupervisedRun};
 use oncelet_engine::{ContainerId, ContainerState, Error as EngineError, ErrorKind, ExecId, OutputStream};
+use oncelet_faults::gives_up;
 use oncelet_store::{Store, Stream};
 
 use super::output::{FLUSH, Outputs};
@@ -121,6 +122,7 @@ impl Watch {
         loop {
             let came = match step {
                 Step::Start(exec_id) => match self.ctx.engine.start_supervised(&self.container, &exec_id).await {
+                    Ok(_) if gives_up("start-asked") => return,
                     Ok(stream) => self.listen(stream).await,
                     Err(error) => self.look_after(&error).await,
                 },
@@ -170,11 +172,14 @@ impl Watch {
                 // Cancel-safe: `next` keeps a half-read event in `stream`.
                 event = stream.next() => match event {
                     Some(SupervisedEvent::Started { at }) => {
-                        if !self.started(at).await {
+                        if gives_up("started") || !self.started(at).await || gives_up("start-recorded") {
                             return Came::Lost;
                         }
                     }
                     Some(SupervisedEvent::Output { stream, offset, bytes }) => {
+                        if gives_up("output") {
+                            return Came::Lost;
+                        }
                         self.outputs.get_mut(stored(stream)).write_at(offset, bytes).await;
                     }
                     Some(SupervisedEvent::Ended(end)) => break end,
@@ -278,15 +283,18 @@ impl Watch {
     /// Stores an end that the supervisor saw, with all the output, and lets it remove the logs.
     async fn complete(mut self, exit: &Exit, stream: Option<SupervisedRun>) {
         let witnessed = witnessed(exit);
-        if !self.started(witnessed.started_at).await {
+        if gives_up("ended") || !self.started(witnessed.started_at).await {
             return;
         }
         let complete = self.fetch_output(Some([exit.stdout_bytes, exit.stderr_bytes])).await;
         let logs = self.outputs.finish().await;
+        if gives_up("logs-written") {
+            return;
+        }
         let stored =
             finish(&self.ctx, &self.store, &self.run, witnessed.finished_at, witnessed.outcome(), logs).await.is_some();
         // Output that the store could not take stays in the container.
-        if !(stored && complete) {
+        if gives_up("finished") || !(stored && complete) {
             return;
         }
         let told = if let Some(stream) = stream {
@@ -336,6 +344,8 @@ impl Watch {
                 let total = totals.map_or(u64::MAX, |totals| totals[index]);
                 fetched = fetched.and(self.fetch(stream, total).await);
             }
+            // Only what is in the file is kept.
+            self.outputs.flush().await;
             match fetched {
                 Ok(()) if !self.outputs.failed() => return true,
                 Err(error) if error.kind() == ErrorKind::Unreachable => {
