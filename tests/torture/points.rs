@@ -114,13 +114,24 @@ fn hit(world: &mut World, point: &str, pass: u32, action: Action, role: Role) {
     world.expects_trouble = true;
     world.start();
     if waits {
-        container.sh("touch /data/go").unwrap();
+        if point == "output" {
+            // Not before somebody listens: what is over is read from the disk.
+            eventually("the daemon listens again", || {
+                world.daemon_log().contains("listening to its supervisor again").then_some(())
+            });
+        }
+        if !matches!(point, "started" | "start-recorded") {
+            container.sh("touch /data/go").unwrap();
+        }
     }
     // The API server is a part of what stands still or dies: there may be no answer.
     let _ = world.kubectl(&["create", "namespace", &world.namespace, "--request-timeout=5s"]);
     let _ = world.apply_within("5s", &exec_manifest("job", &container, &spec));
     eventually(&format!("the daemon gets to {point} for the {pass}. time"), || log.exists().then_some(()));
     figures::add("fail points hit", 1);
+    if waits {
+        container.sh("touch /data/go").unwrap();
+    }
     world.daemon_env.clear();
     world.expects_trouble = false;
     match action {

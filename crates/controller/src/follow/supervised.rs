@@ -129,7 +129,10 @@ impl Watch {
                 Step::Follow => {
                     let from = Stream::ALL.map(|stream| self.outputs.get_mut(stream).offset());
                     match self.ctx.engine.follow_supervised(&self.container, &self.digest, self.user(), from).await {
-                        Ok(stream) => self.listen(stream).await,
+                        Ok(stream) => {
+                            tracing::info!(run = %self.record.id, key = %self.record.key, "listening to its supervisor again");
+                            self.listen(stream).await
+                        }
                         Err(error) => self.look_after(&error).await,
                     }
                 }
