@@ -37,7 +37,7 @@ pub(crate) async fn recover_all(ctx: &Ctx, store: &Store) -> Result<(), Blocked>
     for record in open {
         let found = store.lookup(&record.key).await.map_err(store_problem)?;
         let Some((record, Ownership::Gone)) = found else { continue };
-        if is_past_starting(ctx, &record).await? {
+        if needs_no_object(ctx, &record).await? {
             tracing::info!(run = %record.id, key = %record.key, "recovering");
             recover(ctx, store, &record, None).await?;
         }
@@ -45,14 +45,14 @@ pub(crate) async fn recover_all(ctx: &Ctx, store: &Store) -> Result<(), Blocked>
     Ok(())
 }
 
-/// Whether an open run can only be ended, and nothing of it be started any more.
-async fn is_past_starting(ctx: &Ctx, record: &RunRecord) -> Result<bool, Blocked> {
+/// Whether an open run can be brought to its end, or be given up, without anything being started.
+async fn needs_no_object(ctx: &Ctx, record: &RunRecord) -> Result<bool, Blocked> {
     Ok(match record.capture {
         Capture::Supervised => {
             let seen = look(ctx, record).await.map_err(|error| not_yet(record, &error))?;
-            matches!(seen.finding, Finding::Follow | Finding::Witnessed(_) | Finding::Ended { .. })
+            !matches!(seen.finding, Finding::StartExec | Finding::LookAgain)
         }
-        Capture::Attached { .. } => matches!(verdict(ctx, record).await?, Verdict::StillRunning | Verdict::Ended(_)),
+        Capture::Attached { .. } => !matches!(verdict(ctx, record).await?, Verdict::StartExec),
     })
 }
 
