@@ -134,7 +134,6 @@ impl Daemon {
             None => Ownership::Nobody,
             Some(owner) if owner == life && self.tasks.contains_key(&row.record.key) => Ownership::Mine,
             Some(owner) if owner == life => Ownership::Gone,
-            Some(_) if self.defect == Some(Defect::LeaseByClock) => Ownership::Gone,
             Some(owner) if world.living.contains(&owner) => Ownership::Other,
             Some(_) => Ownership::Gone,
         }
@@ -219,10 +218,9 @@ impl Daemon {
             },
         };
         let living = world.living.clone();
-        let lease_by_clock = self.defect == Some(Defect::LeaseByClock);
         let taken = world.commit(random, |rows| {
             let row = rows.get_mut(key)?;
-            let is_gone = row.owner.is_some_and(|owner| owner == life || lease_by_clock || !living.contains(&owner));
+            let is_gone = row.owner.is_some_and(|owner| owner == life || !living.contains(&owner));
             (is_gone && row.record == *record).then(|| {
                 row.owner = Some(life);
                 row.epoch += 1;
@@ -250,6 +248,7 @@ impl Daemon {
 
     // --- the task of a run ---
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each place where a task may be")]
     fn advance(&mut self, world: &mut World, random: &mut Random, life: Life_, key: &RunKey) {
         let Some((epoch, task)) = self.tasks.get(key).cloned() else { return };
         let Some(row) = world.rows.get(key).filter(|row| row.epoch == epoch && row.owner == Some(life)) else {
@@ -292,13 +291,12 @@ impl Daemon {
             Task::Listen { exec } if supervised => Some(match world.follow(&record.container_id, key) {
                 _ if random.once_in(20) => Task::Examine,
                 Some(Ok(witnessed)) => saw(&witnessed),
-                Some(Err(())) => Task::Examine,
                 None if world.life(&record.container_id) != Some(oncelet_core::Life::Gone)
                     && world.gate(&record.container_id, key).is_some() =>
                 {
                     Task::Listen { exec }
                 }
-                None => Task::Examine,
+                Some(Err(())) | None => Task::Examine,
             }),
             Task::Listen { exec } => Some(match world.attached_end(&exec, life) {
                 None => Task::Listen { exec },

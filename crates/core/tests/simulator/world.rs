@@ -76,6 +76,7 @@ pub(crate) enum Answer {
     Lost,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each says of one thing whether it works")]
 pub(crate) struct World {
     pub(crate) now: Timestamp,
     pub(crate) objects: Vec<ExecSpec>,
