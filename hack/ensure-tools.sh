@@ -32,6 +32,15 @@ if [[ ${1:-} == --tests ]] && ! is_static /bin/busybox; then
 	fi
 fi
 
+# The tests of the store record its writes with it.
+if [[ ${1:-} == --tests ]] && ! have strace; then
+	if on_debian; then
+		apt_install strace
+	else
+		warn 'there is no strace; the crash images of crates/store are skipped'
+	fi
+fi
+
 # Older kubectls cannot be relied on for `wait` and server-side validation.
 OLDEST_KUBECTL=1.27
 debian_kubectl() {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libtest_mimic::Trial;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::docker::{self, Container, docker};
@@ -14,12 +14,44 @@ use crate::world::{Server, World};
 use crate::{Setup, figures, trial};
 
 pub(crate) fn trials(_: &Setup) -> Vec<Trial> {
-    [
+    let podman = trial("engine::a_killed_podman_service_loses_nothing".to_owned(), Server::Embedded, kill_podman);
+    // Where the podman of the other tests is not to be had, nor is this one's.
+    let podman = podman.with_ignored_flag(std::env::var_os("ONCELET_TEST_PODMAN").is_none());
+    let dockerds = [
         ("engine::a_killed_dockerd_with_live_restore_loses_nothing", true),
         ("engine::a_killed_dockerd_without_live_restore_interrupts", false),
     ]
-    .map(|(name, live_restore)| trial(name.to_owned(), Server::Embedded, move |world| kill(world, live_restore)))
-    .into()
+    .map(|(name, live_restore)| trial(name.to_owned(), Server::Embedded, move |world| kill(world, live_restore)));
+    dockerds.into_iter().chain([podman]).collect()
+}
+
+/// Podman has no daemon beside its containers: its service may come and go.
+fn kill_podman(world: &mut World) {
+    let dir = tempfile::Builder::new().prefix("oncelet-podman-").tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("hack/podman.sh");
+    let run = |what: &str| output(Command::new(&script).arg(what).arg(dir.path())).unwrap().trim().to_owned();
+    let url = run("start");
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("hack/test-image.sh");
+    output(Command::new(image).arg(&url)).unwrap();
+    docker::use_host(Some(url.clone()));
+    world.daemon_args = vec!["--engine".into(), url];
+    world.start();
+    let name = world.container_name("db");
+    docker(&["run", "--detach", "--network=none", "--name", &name, docker::IMAGE, "/bin/sleep", "1000000"]).unwrap();
+    let container = Container::named(&name);
+    let spec = program("job", true);
+    world.apply_exec("job", &container, &spec);
+    world.wait("job", "Started");
+    let pid: i32 = std::fs::read_to_string(dir.path().join("podman.pid")).unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    figures::add("kills of a podman service", 1);
+    run("start");
+    container.sh("touch /data/go").unwrap();
+    oracle::check(world, &container, "job");
+    oracle::check_restored(world, &container, "job", &spec);
+    world.stop();
+    drop(container);
+    run("stop");
 }
 
 /// A dockerd of this trial's own.

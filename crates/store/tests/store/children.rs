@@ -34,6 +34,15 @@ impl Process {
         Self::spawn(command, entry, dir, arg)
     }
 
+    /// The same under strace, which writes every change of a file to `trace`, data included.
+    pub(crate) fn start_traced(entry: &str, dir: &Path, trace: &Path) -> Self {
+        let mut command = Command::new("strace");
+        command.args(["--follow-forks", "--decode-fds=path", "--string-limit=70000", "--strings-in-hex=all"]);
+        command.arg("--trace=pwrite64,write,fsync,fdatasync,ftruncate,unlink,rename");
+        command.arg("--output").arg(trace).arg(std::env::current_exe().unwrap());
+        Self::spawn(command, entry, dir, "")
+    }
+
     fn spawn(mut command: Command, entry: &str, dir: &Path, arg: &str) -> Self {
         let mut child = command
             .args([&format!("children::{entry}"), "--exact", "--ignored", "--nocapture", "--test-threads=1"])
@@ -94,6 +103,30 @@ fn given() -> Option<(PathBuf, String)> {
         skipped("this is run by another test, in a process of its own");
     }
     given
+}
+
+/// A few daemons after one another, each with runs that it claims, moves on and ends; tells what was acknowledged.
+#[tokio::test]
+#[ignore = "a child process of other tests"]
+async fn works_for_a_while() {
+    let Some((dir, _)) = given() else { return };
+    for life in 0..3 {
+        let store = open(&dir).await;
+        for number in 0..10 {
+            let name = format!("job-{life}-{number}");
+            let lease = win(&store, &name).await;
+            say(&format!("claimed {name}"));
+            store.advance(&lease, crate::support::created("e")).await.unwrap();
+            store.advance(&lease, crate::support::started()).await.unwrap();
+            let mut log = store.log_writer(&lease, Stream::Stdout, None).await.unwrap();
+            log.write(Bytes::from(format!("printed by {name}\n").repeat(20))).await.unwrap();
+            let stdout = log.finish().await.unwrap();
+            let outcome = oncelet_core::Outcome::Finished { exit_code: number };
+            store.finish(&lease, at(3), outcome, Logs { stdout, ..Logs::default() }).await.unwrap();
+            say(&format!("ended {name}"));
+        }
+        store.close().await;
+    }
 }
 
 /// Claims `<prefix>0`, `<prefix>1`, … without end.

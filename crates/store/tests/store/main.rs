@@ -4,6 +4,7 @@
 
 mod children;
 mod claims;
+mod crash_images;
 mod crashes;
 mod fail_closed;
 mod hazards;
