@@ -1,4 +1,4 @@
-//! A model of the run protocol, checked over all of its states: the code's tests show that it does what it should, this
+//! A model of the protocol of attached runs, checked over all of its states (that of supervised runs is in [`gate`]): the code's tests show that it does what it should, this
 //! shows that what it should is enough.
 //!
 //! One run key, a few daemons on one store, one engine. Anything may happen between any two steps:
@@ -27,10 +27,10 @@
 //! | what is modelled | stands for |
 //! |---|---|
 //! | `Idle` | `observe::memory`, then **`oncelet_core::decide`** and **`may_be_claimed_again`** themselves |
-//! | `Claim`, `CreateExec`, `RecordExec`, `Release` | `act::launch`; any of them may fail, or be dropped by its caller, with its change made, still queued, or neither |
-//! | `Start` … `RecordEnd` | `follow::start_and_follow`: `AskAfterStart` is its `inspect`, `Follow` its `drain` |
-//! | `AwaitEnd` | `follow::await_end`, with **`oncelet_core::judge`** itself |
-//! | `Examine`, `CheckSeen`, `TakeOver` | `recover::examine` with **`judge`**, `Store::take_over`'s look and its change, `recover::carry_out` |
+//! | `Claim`, `CreateExec`, `RecordExec`, `Release` | `launch::launch`; any of them may fail, or be dropped by its caller, with its change made, still queued, or neither |
+//! | `Start` … `RecordEnd` | `follow::attached::start`: `AskAfterStart` is its `inspect`, `Follow` its `drain` |
+//! | `AwaitEnd` | `follow::attached::await_end`, with **`oncelet_core::judge`** itself |
+//! | `Examine`, `CheckSeen`, `TakeOver` | `recover::verdict` with **`judge`**, `Store::take_over`'s look and its change, `recover::carry_out` |
 //! | `World::claim`, `advance`, `take_over`, `give_back`, `flush` | `MakeClaim`, `Move` with **`RunState::next`**, `TakeOver`, `GiveBack`, the writer's queue |
 //! | `Owner::Gone` | a lock file that the kernel has freed |
 //! | `Disk::Behind` | what `synchronous=FULL` makes impossible: a commit that a power loss takes back |
@@ -48,6 +48,7 @@ mod action;
 mod code;
 mod daemon;
 mod engine;
+pub mod gate;
 pub mod properties;
 mod store;
 mod world;

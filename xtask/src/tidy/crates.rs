@@ -64,6 +64,12 @@ const RULES: &[Never] = &[
         because: "it serves any CRD, and knows nothing of runs",
     },
     Never {
+        package: "oncelet-shim",
+        reach: Reach::Anywhere,
+        banned: &["bollard", "jiff", "kube", "kube-core", "oncelet-core", "oncelet-engine", "sqlx", "tokio", "tracing"],
+        because: "it goes into other people's containers: small, and with nothing around it",
+    },
+    Never {
         package: "oncelet-model",
         reach: Reach::Anywhere,
         banned: &[
