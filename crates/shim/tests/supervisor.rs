@@ -1,0 +1,279 @@
+//! The supervisor itself, on this machine, in a directory that stands for a container's disk.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use oncelet_shim::frame::{Decoder, Frame};
+use oncelet_shim::{End, Exit, ORDER_VARIABLE, Order, Place, STORED, StopReason, Stream, Task, file};
+use tempfile::TempDir;
+
+/// A container's disk.
+struct Disk(TempDir);
+
+impl Disk {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("c")).unwrap();
+        fs::set_permissions(dir.path().join("c"), fs::Permissions::from_mode(0o1777)).unwrap();
+        Self(dir)
+    }
+
+    fn place(&self, run: &str) -> Place {
+        Place { root: self.0.path().to_str().unwrap().to_owned(), container: "c".into(), run: run.into() }
+    }
+
+    fn run(&self, run: &str) -> Task {
+        Task::Run {
+            place: self.place(run),
+            nonce: "n".into(),
+            timeout_seconds: None,
+            grace_seconds: 1,
+            description: serde_json::Value::Null,
+        }
+    }
+
+    fn follow(&self, run: &str, from: [u64; 2]) -> Task {
+        Task::Follow { place: self.place(run), stdout_from: from[0], stderr_from: from[1] }
+    }
+
+    fn exit(&self, run: &str) -> Option<Exit> {
+        let text = fs::read(Path::new(&self.place(run).gate()).join(file::EXIT)).ok()?;
+        Some(serde_json::from_slice(&text).unwrap())
+    }
+}
+
+/// A supervisor with an order, and a program where it is to start one.
+fn spawn(task: Task, command: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_oncelet-shim"))
+        .arg("--")
+        .args(command)
+        .env(ORDER_VARIABLE, serde_json::to_string(&Order::new(task)).unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Everything that it says, and its exit code; what it waits for is said as soon as it is over.
+fn listen(mut supervisor: Child) -> (Vec<Frame>, Option<i32>) {
+    let mut stdin = supervisor.stdin.take().unwrap();
+    let _ = stdin.write_all(STORED);
+    let mut said = Vec::new();
+    supervisor.stdout.take().unwrap().read_to_end(&mut said).unwrap();
+    drop(stdin);
+    let mut decoder = Decoder::default();
+    decoder.push(&said);
+    let frames = std::iter::from_fn(|| decoder.next_frame().unwrap()).collect();
+    assert!(!decoder.is_in_the_middle(), "it stopped in the middle of a frame");
+    (frames, supervisor.wait().unwrap().code())
+}
+
+fn tell(task: Task, command: &[&str]) -> Vec<Frame> {
+    listen(spawn(task, command)).0
+}
+
+fn output(frames: &[Frame], wanted: Stream) -> String {
+    let bytes: Vec<u8> = frames
+        .iter()
+        .filter_map(|frame| match frame {
+            Frame::Output(stream, bytes) if *stream == wanted => Some(bytes.clone()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    String::from_utf8(bytes).unwrap()
+}
+
+fn exit(frames: &[Frame]) -> &Exit {
+    match frames.last() {
+        Some(Frame::Exited(exit)) => exit,
+        other => panic!("expected an exit, got {other:?}"),
+    }
+}
+
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
+        // What is waited for here announces itself by nothing.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn of_sixteen_at_once_one_starts_the_program() {
+    let disk = Disk::new();
+    let runs = disk.0.path().join("runs");
+    let script = format!("echo ran >> {}", runs.display());
+    let all: Vec<_> = (0..16).map(|_| spawn(disk.run("a"), &["/bin/sh", "-c", &script])).collect();
+    let frames: Vec<_> = all.into_iter().map(|one| listen(one).0).collect();
+    assert_eq!(frames.iter().filter(|frames| frames[..] == [Frame::Refused]).count(), 15);
+    assert_eq!(fs::read_to_string(runs).unwrap(), "ran\n");
+}
+
+#[test]
+fn a_supervisor_that_is_killed_at_any_moment_never_lets_it_start_twice() {
+    let disk = Disk::new();
+    for round in 0..60_u32 {
+        let run = format!("r{round}");
+        let runs = disk.0.path().join(format!("runs{round}"));
+        let script = format!("echo ran >> {}; echo out; sleep 0.01; exit 3", runs.display());
+        let mut first = spawn(disk.run(&run), &["/bin/sh", "-c", &script]);
+        std::thread::sleep(Duration::from_micros(u64::from(round) * 300));
+        first.kill().unwrap();
+        first.wait().unwrap();
+        let second = tell(disk.run(&run), &["/bin/sh", "-c", &script]);
+        let followed = tell(disk.follow(&run, [0, 0]), &[]);
+        let starts = || fs::read_to_string(&runs).unwrap_or_default().lines().count();
+        match (second.first(), followed.last()) {
+            // It had been killed before it claimed.
+            (Some(Frame::Started(_)), Some(Frame::Exited(exit))) => assert_eq!(exit.end, End::Code(3)),
+            (Some(Frame::Refused), Some(Frame::Exited(exit))) => assert_eq!(exit.end, End::Code(3)),
+            (Some(Frame::Refused), Some(Frame::Abandoned(_))) => {}
+            other => panic!("round {round}: {other:?}"),
+        }
+        assert!(starts() <= 1, "round {round}: started {} times", starts());
+    }
+}
+
+#[test]
+fn output_comes_once_from_whatever_offset_while_the_program_writes() {
+    let disk = Disk::new();
+    let script = "i=0; while [ $i -lt 3000 ]; do echo line $i; echo error $i >&2; i=$((i+1)); done";
+    let first = spawn(disk.run("a"), &["/bin/sh", "-c", script]);
+    eventually("the run is claimed", || Path::new(&disk.place("a").gate()).join(file::STARTED).exists().then_some(()));
+    let second = spawn(disk.follow("a", [7, 0]), &[]);
+    let (second, first) = (listen(second).0, listen(first).0);
+    let lines: String = (0..3000).map(|number| format!("line {number}\n")).collect::<Vec<_>>().concat();
+    assert_eq!(output(&first, Stream::Stdout), lines);
+    assert_eq!(output(&second, Stream::Stdout), lines[7..]);
+    assert_eq!(output(&first, Stream::Stderr), output(&second, Stream::Stderr));
+    assert_eq!(exit(&first).stdout_bytes, lines.len() as u64);
+}
+
+#[test]
+fn a_reader_that_never_reads_holds_up_neither_the_program_nor_its_record() {
+    let disk = Disk::new();
+    let mut supervisor = spawn(disk.run("a"), &["/bin/sh", "-c", "head -c 3000000 /dev/zero; exit 4"]);
+    let exit = eventually("the end is recorded", || disk.exit("a"));
+    assert_eq!((exit.end, exit.stdout_bytes), (End::Code(4), 3_000_000));
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+}
+
+#[test]
+fn logs_stay_until_they_are_said_to_be_stored() {
+    let disk = Disk::new();
+    let mut supervisor = spawn(disk.run("a"), &["/bin/echo", "out"]);
+    drop(supervisor.stdin.take());
+    assert_eq!(supervisor.wait().unwrap().code(), Some(0));
+    assert!(Path::new(&disk.place("a").log(Stream::Stdout)).exists());
+    // Whoever follows later may say so.
+    tell(disk.follow("a", [0, 0]), &[]);
+    assert!(!Path::new(&disk.place("a").log(Stream::Stdout)).exists());
+    assert!(disk.exit("a").is_some(), "the record stays");
+}
+
+#[test]
+fn the_program_gets_neither_the_order_nor_the_supervisors_stdin() {
+    let disk = Disk::new();
+    let frames = tell(disk.run("a"), &["/bin/sh", "-c", "env | grep -c ONCELET; cat"]);
+    assert_eq!(output(&frames, Stream::Stdout), "0\n");
+}
+
+#[test]
+fn the_supervisor_ends_as_the_program_did() {
+    let disk = Disk::new();
+    assert_eq!(listen(spawn(disk.run("a"), &["/bin/sh", "-c", "exit 42"])).1, Some(42));
+    assert_eq!(listen(spawn(disk.run("b"), &["/bin/sh", "-c", "kill -9 $$"])).1, Some(137));
+    assert_eq!(disk.exit("b").unwrap().end, End::Signal(9));
+}
+
+#[test]
+fn a_program_that_cannot_be_started_leaves_the_gate_open() {
+    let disk = Disk::new();
+    let script = disk.0.path().join("script");
+    fs::write(&script, "#!/nowhere/sh\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    for (command, errno, words) in [
+        ("/nowhere", 2, "no such file"),
+        ("nowhere-in-path", 2, "no such file"),
+        ("/etc/passwd", 13, "permission denied"),
+        (script.to_str().unwrap(), 2, "interpreter"),
+    ] {
+        let frames = tell(disk.run("a"), &[command]);
+        let [Frame::FailedToStart(failure)] = &frames[..] else { panic!("{command}: {frames:?}") };
+        assert!(failure.errno == errno && failure.message.contains(words), "{failure:?}");
+        assert_eq!(fs::read_dir(disk.0.path().join("c")).unwrap().count(), 0, "{command} leaves something");
+    }
+}
+
+#[test]
+fn a_full_disk_loses_no_outcome_and_starts_nothing_without_a_claim() {
+    let disk = Disk::new();
+    let root = disk.0.path().join("small");
+    fs::create_dir(&root).unwrap();
+    let mount = |args: &[&str]| Command::new(args[0]).args(&args[1..]).arg(&root).status().is_ok_and(|it| it.success());
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"]) {
+        eprintln!("SKIPPED: the full disk: this user may not mount one");
+        return;
+    }
+    fs::create_dir(root.join("c")).unwrap();
+    let place = |run: &str| Place { root: root.to_str().unwrap().into(), container: "c".into(), run: run.into() };
+    let run = |run: &str| Task::Run {
+        place: place(run),
+        nonce: "n".into(),
+        timeout_seconds: None,
+        grace_seconds: 1,
+        description: serde_json::Value::Null,
+    };
+    // It fills the disk with its own output.
+    let frames = tell(run("a"), &["/bin/sh", "-c", "head -c 1000000 /dev/zero 2>/dev/null; exit 5"]);
+    assert_eq!(exit(&frames).end, End::Code(5));
+    fs::write(root.join("filler"), vec![0; 60_000]).unwrap_err();
+    let frames = tell(run("b"), &["/bin/touch", disk.0.path().join("ran").to_str().unwrap()]);
+    assert!(matches!(&frames[..], [Frame::Unusable(_)]), "{frames:?}");
+    assert!(!disk.0.path().join("ran").exists() && !Path::new(&place("b").gate()).exists());
+    assert!(mount(&["umount", "--lazy"]));
+}
+
+#[test]
+fn a_stop_reaches_children_in_other_sessions() {
+    let disk = Disk::new();
+    let marker = disk.0.path().join("up");
+    let script = format!(
+        "setsid sh -c 'trap \"\" TERM; touch {marker}; while :; do sleep 0.05; done' & sleep 1000",
+        marker = marker.display()
+    );
+    let supervisor = spawn(disk.run("a"), &["/bin/sh", "-c", &script]);
+    eventually("the child is up", || marker.exists().then_some(()));
+    let task = Task::Stop { place: disk.place("a"), by: StopReason::Stop, grace_seconds: 5 };
+    assert_eq!(tell(task, &[]), [Frame::Done]);
+    let (frames, code) = listen(supervisor);
+    assert_eq!((exit(&frames).end, code), (End::Signal(15), Some(143)));
+    assert_eq!(exit(&frames).stopped.as_ref().map(|it| it.by), Some(StopReason::Stop));
+    let left = Command::new("pgrep").args(["-f", marker.to_str().unwrap()]).output().unwrap();
+    assert!(left.stdout.is_empty(), "something of it runs: {}", String::from_utf8_lossy(&left.stdout));
+}
+
+#[test]
+fn what_is_no_order_starts_nothing() {
+    for order in ["", "{", r#"{"version":99,"task":{"do":"probe"}}"#] {
+        let said = Command::new(env!("CARGO_BIN_EXE_oncelet-shim"))
+            .args(["--", "/bin/echo", "ran"])
+            .env(ORDER_VARIABLE, order)
+            .output()
+            .unwrap();
+        let mut decoder = Decoder::default();
+        decoder.push(&said.stdout);
+        assert!(matches!(decoder.next_frame(), Ok(Some(Frame::Unusable(_)))), "{order:?}");
+    }
+}
