@@ -45,11 +45,13 @@ pub(crate) fn tell(place: &Place, from: [u64; 2], told: &AtomicU64) -> io::Resul
     let mut outputs = Stream::ALL.map(|stream| Output { stream, file: None, offset: from[stream as usize] });
     let mut out = io::stdout().lock();
     let mut silent_since = Instant::now();
+    let mut looked = false;
     loop {
         // In this order: what was written before the end is there when the end is.
         let exit = disk::read_exit(place);
         let totals = exit.as_ref().map_or([u64::MAX; 2], |exit| [exit.stdout_bytes, exit.stderr_bytes]);
-        let rest: u64 = outputs.iter().zip(totals).map(|(output, total)| total.saturating_sub(output.offset)).sum();
+        let rest = outputs.iter().zip(totals).map(|(output, total)| total.saturating_sub(output.offset));
+        let rest = rest.fold(0_u64, u64::saturating_add);
         let mut sent = 0;
         if exit.is_none() || rest <= LONGEST_REST {
             for (output, total) in outputs.iter_mut().zip(totals) {
@@ -72,8 +74,12 @@ pub(crate) fn tell(place: &Place, from: [u64; 2], told: &AtomicU64) -> io::Resul
             silent_since = Instant::now();
             continue;
         }
-        changes.wait(SILENCE);
-        if silent_since.elapsed() >= SILENCE {
+        // At first at once: nobody may live to say anything.
+        if looked {
+            changes.wait(SILENCE);
+        }
+        if !looked || silent_since.elapsed() >= SILENCE {
+            looked = true;
             silent_since = Instant::now();
             let record = disk::read_record(place);
             if record.exit.is_none() && !process::somebody_lives(&record) {
@@ -113,7 +119,7 @@ impl Output {
         let mut sent = 0;
         // Not for ever: the other output has its turn, too.
         while sent < 16 * PIECE as u64 {
-            let wanted = usize::try_from(total - self.offset).unwrap_or(PIECE).min(PIECE);
+            let wanted = usize::try_from(total.saturating_sub(self.offset)).unwrap_or(PIECE).min(PIECE);
             let read = file.read_at(&mut buffer[..wanted], self.offset)?;
             if read == 0 {
                 break;
