@@ -355,3 +355,44 @@ async fn where_nothing_was_claimed_there_is_no_record(engine: Engine) {
     container.engine.clean_logs(&container.id, &[run("a")], None).await.unwrap();
     container.engine.stop_supervised(&container.id, &run("a"), None, StopReason::Stop, Duration::ZERO).await.unwrap();
 }
+
+/// What supervision costs: bare and supervised programs in turn, and the parts. Run it alone, with `--ignored --nocapture`.
+async fn costs(engine: Engine) {
+    let container = Waiting::named(engine, "costs").await;
+    let begun = Instant::now();
+    container.engine.supervise(&container.id).await.unwrap();
+    let installed = begun.elapsed();
+    let (mut bare, mut supervised) = (Vec::new(), Vec::new());
+    for number in 0..30 {
+        let begun = Instant::now();
+        container.run(&command(&["/bin/busybox", "true"])).await;
+        bare.push(begun.elapsed());
+        let begun = Instant::now();
+        tell(&container, &command(&["/bin/busybox", "true"]), &terms(&format!("{number:02}"))).await;
+        supervised.push(begun.elapsed());
+    }
+    let median = |mut all: Vec<Duration>| {
+        all.sort();
+        all[all.len() / 2]
+    };
+    let (bare, supervised) = (median(bare), median(supervised));
+    let begun = Instant::now();
+    container.engine.read_record(&container.id, &run("00")).await.unwrap();
+    let record = begun.elapsed();
+    let begun = Instant::now();
+    let mut followed = container.engine.follow_supervised(&container.id, &run("00"), None, [0, 0]).await.unwrap();
+    listen(&mut followed).await;
+    println!(
+        "installed {installed:.1?}; bare {bare:.1?}, supervised {supervised:.1?} ({:.2}); record read {record:.1?}; followed {:.1?}",
+        supervised.as_secs_f64() / bare.as_secs_f64(),
+        begun.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn what_supervision_costs() {
+    for engine in [support::docker().await, support::podman().await].into_iter().flatten() {
+        costs(engine).await;
+    }
+}
