@@ -37,6 +37,7 @@ impl Embedded {
             state_dir: dir.path().join("state"),
             kubeconfig: dir.path().join("kubeconfig"),
             crds: oncelet_api::crds(),
+            parts: Vec::new(),
             now: jiff::Timestamp::now,
         };
         let server = runtime.block_on(Server::bind(config)).unwrap();

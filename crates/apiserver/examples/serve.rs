@@ -18,6 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         state_dir: dir.join("state"),
         kubeconfig: dir.join("kubeconfig"),
         crds,
+        parts: Vec::new(),
         now: jiff::Timestamp::now,
     })
     .await?;

@@ -12,6 +12,7 @@ use crate::auth::Token;
 use crate::builtin::DEFINITIONS;
 use crate::handlers::{self, Call};
 use crate::negotiate::{error_reply, json_reply};
+use crate::part::{self, Part};
 use crate::registry::Registry;
 use crate::route::{Query, Route, Target};
 use crate::status::ApiError;
@@ -25,18 +26,27 @@ pub(crate) struct App {
     /// Held while the registry is read from the store and put in place, so that an older state never wins.
     rebuilding: Mutex<()>,
     token: Token,
+    /// What somebody else answers for.
+    parts: Vec<Part>,
     clock: fn() -> Timestamp,
     /// Ends open watches.
     pub(crate) shutdown: CancellationToken,
 }
 
 impl App {
-    pub(crate) fn new(store: Store, token: Token, clock: fn() -> Timestamp, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        token: Token,
+        parts: Vec<Part>,
+        clock: fn() -> Timestamp,
+        shutdown: CancellationToken,
+    ) -> Self {
         let app = Self {
             store,
             registry: RwLock::new(Arc::new(Registry::default())),
             rebuilding: Mutex::new(()),
             token,
+            parts,
             clock,
             shutdown,
         };
@@ -57,7 +67,7 @@ impl App {
         let _one_at_a_time = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
         let definitions = self.store.list(DEFINITIONS, None);
         let live = definitions.objects.iter().map(|stored| &stored.value);
-        let registry = Arc::new(Registry::new(live));
+        let registry = Arc::new(Registry::new(live, &self.parts));
         *self.registry.write().unwrap_or_else(PoisonError::into_inner) = registry;
     }
 
@@ -110,9 +120,20 @@ impl App {
         };
         let (parts, body) = request.into_parts();
         let query = Query::parse(&parts.uri);
+        let part = self.part(&target).cloned();
         let call = self.call(&registry, target, query, parts.headers)?;
+        if let Some(part) = part {
+            return part::serve(&part, &parts.method, &call).await;
+        }
         let body = if parts.method == Method::GET { bytes::Bytes::new() } else { body::read(body).await? };
         handlers::dispatch(&parts.method, call, &body)
+    }
+
+    /// The part that a URL names, where somebody answers for it.
+    fn part(&self, target: &Target) -> Option<&Part> {
+        let name = target.subresource.as_deref()?;
+        let wanted = |part: &&Part| part.group == target.group && part.plural == target.plural && part.name == name;
+        self.parts.iter().find(wanted)
     }
 
     fn call(
@@ -130,6 +151,7 @@ impl App {
         let status = match target.subresource.as_deref() {
             None => false,
             Some("status") if resource.has_status => true,
+            Some(_) if self.part(&target).is_some() => false,
             Some(_) => return Err(ApiError::no_such_path()),
         };
         Ok(Call::new(Arc::clone(self), resource, target, status, query, headers))

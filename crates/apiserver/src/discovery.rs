@@ -60,6 +60,9 @@ fn aggregated_resource(resource: &Resource) -> Value {
     if resource.has_status {
         subresources.push(json!({"subresource": "status", "responseKind": kind, "verbs": ["get", "patch", "update"]}));
     }
+    for part in &resource.parts {
+        subresources.push(json!({"subresource": part, "responseKind": kind, "verbs": ["get"]}));
+    }
     json!({
         "resource": resource.plural, "responseKind": kind, "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular, "verbs": resource.verbs(), "shortNames": resource.short_names,
@@ -124,6 +127,12 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Resu
             list.push(json!({
                 "name": format!("{}/status", resource.plural), "singularName": "", "namespaced": resource.namespaced,
                 "kind": resource.kind, "verbs": ["get", "patch", "update"],
+            }));
+        }
+        for part in &resource.parts {
+            list.push(json!({
+                "name": format!("{}/{part}", resource.plural), "singularName": "", "namespaced": resource.namespaced,
+                "kind": resource.kind, "verbs": ["get"],
             }));
         }
     }

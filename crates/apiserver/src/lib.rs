@@ -22,6 +22,7 @@ mod meta;
 mod names;
 mod negotiate;
 mod openapi;
+mod part;
 mod patch;
 mod protobuf;
 mod registry;
@@ -38,6 +39,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use part::{Part, PartQuery, PartRefusal, PartSource, PartStream};
 pub use server::{Config, Server};
 
 /// Why the server does not start, or ended.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::builtin::{self, Builtin};
 use crate::meta;
+use crate::part::Part;
 use crate::schema::object_meta::with_object_meta;
 use crate::schema::{Schema, SchemaError};
 use crate::status::Subject;
@@ -25,6 +26,8 @@ pub(crate) struct Resource {
     /// Where its objects are stored; versions of one kind share a table.
     pub(crate) table: Arc<str>,
     pub(crate) has_status: bool,
+    /// The names of the parts that somebody else answers for.
+    pub(crate) parts: Vec<&'static str>,
     pub(crate) columns: Vec<Column>,
     pub(crate) schema: Arc<Schema>,
     pub(crate) nature: Nature,
@@ -84,8 +87,13 @@ pub(crate) struct Registry {
 impl Registry {
     /// The built-in kinds, and those of `definitions`. A definition that cannot be served is left out: it was refused
     /// when it was written.
-    pub(crate) fn new<'a>(definitions: impl Iterator<Item = &'a Value>) -> Self {
+    pub(crate) fn new<'a>(definitions: impl Iterator<Item = &'a Value>, parts: &[Part]) -> Self {
         let custom = definitions.filter_map(|definition| from_definition(definition).ok()).flatten();
+        let custom = custom.map(|mut resource| {
+            let mine = parts.iter().filter(|part| part.group == resource.group && part.plural == resource.plural);
+            resource.parts = mine.map(|part| part.name).collect();
+            resource
+        });
         Self { resources: builtin::resources().into_iter().chain(custom).map(Arc::new).collect() }
     }
 
@@ -140,6 +148,7 @@ pub(crate) fn from_definition(definition: &Value) -> Result<Vec<Resource>, Schem
                 namespaced: spec["scope"] == "Namespaced",
                 table: Arc::from(meta::name(definition)),
                 has_status: version["subresources"]["status"].is_object(),
+                parts: Vec::new(),
                 columns: Column::of_custom(&version["additionalPrinterColumns"]),
                 schema: Arc::new(Schema::parse(&with_object_meta(raw_schema.clone()), &path)?),
                 nature: Nature::Custom { raw_schema },

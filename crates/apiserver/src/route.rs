@@ -4,6 +4,8 @@ use axum::extract::Query as AxumQuery;
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
+use crate::part::PartQuery;
+
 /// A path, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -105,6 +107,11 @@ impl Query {
 
     pub(crate) fn number(&self, name: &str) -> Option<u64> {
         self.text(name).parse().ok()
+    }
+
+    /// For whoever answers for a part of an object.
+    pub(crate) fn to_part(&self) -> PartQuery {
+        PartQuery(self.0.clone())
     }
 
     pub(crate) fn dry_run(&self) -> bool {

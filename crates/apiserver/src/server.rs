@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::{App, default_namespace};
 use crate::auth::Token;
 use crate::files::{private_dir, write_private};
+use crate::part::Part;
 use crate::storage::Store;
 use crate::{Error, kubeconfig, tls};
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub kubeconfig: PathBuf,
     /// Definitions that are there from the start.
     pub crds: Vec<CustomResourceDefinition>,
+    /// Parts of objects that somebody else answers for.
+    pub parts: Vec<Part>,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
@@ -70,7 +73,7 @@ impl Server {
         let store = Store::new(first_version(&config.state_dir, now)?);
         let closing = CancellationToken::new();
         kubeconfig::write(&config.kubeconfig, &url(address), &identity.ca_pem, token.expose())?;
-        let app = App::new(store, token, config.now, closing.clone());
+        let app = App::new(store, token, config.parts, config.now, closing.clone());
         seed(&app, &config.crds)?;
         Ok(Self { listener, tls: identity.config, app: Arc::new(app), address, closing })
     }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{Controller, Daemon, Up};
 use crate::clock::now;
+use crate::log_part;
 use crate::logging;
 use crate::paths::Paths;
 
@@ -30,6 +31,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
         state_dir: paths.apiserver(),
         kubeconfig: kubeconfig.clone(),
         crds: oncelet_api::crds(),
+        parts: vec![log_part::part(paths.store())],
         now,
     })
     .await?;

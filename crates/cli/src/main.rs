@@ -3,6 +3,7 @@
 mod args;
 mod clock;
 mod daemon;
+mod log_part;
 mod logging;
 mod logs;
 mod output;

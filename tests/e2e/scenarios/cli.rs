@@ -57,6 +57,53 @@ pub(crate) fn logs_follow_a_program_that_runs(world: &mut World) {
     assert!(follow.wait().unwrap().success());
 }
 
+pub(crate) fn the_log_endpoint_streams_what_is_asked_for(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let path = format!("/apis/oncelet.dev/v1alpha1/namespaces/{}/containerexecs/job/log", world.namespace);
+    let log = |query: &str| world.kubectl(&["get", "--raw", &format!("{path}{query}")]);
+    let missing = log("").unwrap_err();
+    assert!(missing.contains("NotFound") && missing.contains("job"), "{missing}");
+
+    world.apply_exec(
+        "job",
+        &db,
+        &sh("seq 1 5; echo oops >&2; while [ ! -e /data/go ]; do sleep 0.05; done; echo last"),
+    );
+    world.wait("job", "Started");
+    let mut command = world.kubectl_command();
+    let command = command.args(["get", "--raw", &format!("{path}?follow=true&skip=3")]);
+    let mut follow = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    assert_eq!([lines.next().unwrap().unwrap(), lines.next().unwrap().unwrap()], ["4", "5"]);
+    db.sh("touch /data/go").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "last");
+    assert!(lines.next().is_none(), "it ends with the program");
+    assert!(follow.wait().unwrap().success());
+
+    world.completed("job");
+    for (query, wanted) in [
+        ("", "1\n2\n3\n4\n5\nlast\n"),
+        ("?source=stderr", "oops\n"),
+        ("?tail=2", "5\nlast\n"),
+        ("?skip=1&limit=2", "2\n3\n"),
+        ("?limit=0", ""),
+    ] {
+        assert_eq!(log(query).unwrap(), wanted, "{query}");
+    }
+    for (query, wanted) in [
+        ("?timestamps=true", "not recorded"),
+        ("?source=both", "stdout or stderr"),
+        ("?tail=many", "number of lines"),
+        ("?lines=3", "no parameter"),
+    ] {
+        let refused = log(query).unwrap_err();
+        assert!(refused.contains(wanted), "{query}: {refused}");
+    }
+    let resources = world.kubectl(&["get", "--raw", "/apis/oncelet.dev/v1alpha1"]).unwrap();
+    assert!(resources.contains("containerexecs/log"), "{resources}");
+}
+
 pub(crate) fn kubectl_tells_the_story(world: &mut World) {
     world.start();
     let db = world.container("db");

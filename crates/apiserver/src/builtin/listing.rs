@@ -142,6 +142,7 @@ fn resource(builtin: Builtin, (group, version): (&str, &str), kind: &str, plural
         namespaced: true,
         table: Arc::from(table),
         has_status: false,
+        parts: Vec::new(),
         columns: vec![Column::name()],
         // These schemas come from a published crate; a test reads every one of them.
         schema: Arc::new(Schema::parse(schema, "").unwrap_or_default()),

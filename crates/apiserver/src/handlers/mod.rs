@@ -68,7 +68,7 @@ impl Call {
         Key::new(self.namespace.as_deref().unwrap_or_default(), self.name.as_deref().unwrap_or_default())
     }
 
-    fn find(&self) -> Result<Arc<Stored>, ApiError> {
+    pub(crate) fn find(&self) -> Result<Arc<Stored>, ApiError> {
         let key = self.key();
         let found = self.app.store.get(&self.resource.table, &key);
         found.ok_or_else(|| ApiError::not_found(self.resource.subject(), &key.name))

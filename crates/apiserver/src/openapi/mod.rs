@@ -159,7 +159,7 @@ mod tests {
                 _ => {}
             }
         }
-        let registry = Registry::new([].into_iter());
+        let registry = Registry::new([].into_iter(), &[]);
         for (group, versions) in registry.groups() {
             let document = document(&registry, group, versions[0]).unwrap();
             let mut found = Vec::new();

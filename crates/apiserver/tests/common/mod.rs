@@ -31,6 +31,7 @@ pub fn config(dir: &TempDir) -> Config {
         state_dir: dir.path().join("state"),
         kubeconfig: dir.path().join("kubeconfig"),
         crds: vec![widgets()],
+        parts: Vec::new(),
         now: jiff::Timestamp::now,
     }
 }

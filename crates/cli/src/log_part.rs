@@ -1,0 +1,222 @@
+//! The log endpoint of the embedded API server: `…/containerexecs/NAME/log`, as DCP has it.
+//!
+//! | parameter | what it does |
+//! |---|---|
+//! | `source` | `stdout` (the default) or `stderr` |
+//! | `follow` | goes on until the run has ended |
+//! | `skip` | leaves out so many lines at the beginning |
+//! | `tail` | leaves out all but so many lines at the end, as it is now |
+//! | `limit` | ends after so many lines |
+//! | `timestamps` | refused: when a line was written is not recorded |
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use oncelet_apiserver::{Part, PartQuery, PartRefusal, PartSource, PartStream};
+use oncelet_core::RunId;
+use oncelet_store::{LogReader, Store, StoreError, Stream};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+/// How long between two looks at a log that grows.
+const LOOK: Duration = Duration::from_millis(100);
+/// Pieces of 256 KiB at most that wait for a slow client.
+const AHEAD: usize = 2;
+
+const PARAMETERS: [&str; 6] = ["source", "follow", "skip", "tail", "limit", "timestamps"];
+
+/// The part that is read from the run store in `store_dir`.
+pub(crate) fn part(store_dir: PathBuf) -> Part {
+    Part { group: oncelet_api::GROUP, plural: "containerexecs", name: "log", source: Arc::new(Logs { store_dir }) }
+}
+
+struct Logs {
+    store_dir: PathBuf,
+}
+
+impl PartSource for Logs {
+    fn open(&self, object: Value, query: PartQuery) -> BoxFuture<'static, Result<PartStream, PartRefusal>> {
+        let dir = self.store_dir.clone();
+        Box::pin(async move {
+            let wanted = Wanted::parse(&query)?;
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let Some(run) = object["status"]["runId"].as_i64().map(RunId) else {
+                let state = object["status"]["state"].as_str().unwrap_or("not looked at yet");
+                return Err(PartRefusal::BadRequest(format!("ContainerExec {name} has not run yet: it is {state}")));
+            };
+            let unavailable = |error: &dyn std::error::Error| PartRefusal::Unavailable(error.to_string());
+            let store = Store::open_reader(&dir).await.map_err(|error| unavailable(&error))?;
+            if store.run(run).await.map_err(|error| unavailable(&error))?.is_none() {
+                return Err(PartRefusal::Gone(format!("run {run} of ContainerExec {name} is not recorded any more")));
+            }
+            wanted.open(store, run).await.map_err(|error| unavailable(&error))
+        })
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    stream: Stream,
+    follow: bool,
+    skip: u64,
+    tail: Option<u64>,
+    limit: Option<u64>,
+}
+
+impl Wanted {
+    fn parse(query: &PartQuery) -> Result<Self, PartRefusal> {
+        if let Some(unknown) = query.unknown(&PARAMETERS).next() {
+            let known = PARAMETERS.join(", ");
+            return Err(PartRefusal::BadRequest(format!("there is no parameter {unknown:?}; there are {known}")));
+        }
+        if query.flag("timestamps") {
+            let why = "timestamps cannot be had: when a line was written is not recorded";
+            return Err(PartRefusal::BadRequest(why.to_owned()));
+        }
+        let stream = match query.text("source") {
+            None | Some("" | "stdout") => Stream::Stdout,
+            Some("stderr") => Stream::Stderr,
+            Some(other) => {
+                return Err(PartRefusal::BadRequest(format!("source is stdout or stderr, not {other:?}")));
+            }
+        };
+        let number = |name: &str| match query.text(name) {
+            None | Some("") => Ok(None),
+            Some(text) => text
+                .parse()
+                .map(Some)
+                .map_err(|_| PartRefusal::BadRequest(format!("{name} is a number of lines, not {text:?}"))),
+        };
+        Ok(Self {
+            stream,
+            follow: query.flag("follow"),
+            skip: number("skip")?.unwrap_or_default(),
+            tail: number("tail")?,
+            limit: number("limit")?,
+        })
+    }
+
+    async fn open(self, store: Store, run: RunId) -> Result<PartStream, StoreError> {
+        let skip = match self.tail {
+            None => self.skip,
+            Some(tail) => {
+                let mut reader = store.read_log(run, self.stream).await?;
+                self.skip.max(count_lines(&mut reader).await?.saturating_sub(tail))
+            }
+        };
+        let reader = store.read_log(run, self.stream).await?;
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let lines = Lines { skip, limit: self.limit };
+        tokio::spawn(async move {
+            // A client that is gone needs nothing any more.
+            if let Err(error) = send(&store, run, reader, lines, self.follow, &sender).await {
+                let _ = sender.send(Err(io::Error::other(error))).await;
+            }
+            store.close().await;
+        });
+        Ok(futures::stream::unfold(receiver, |mut from| async move { Some((from.recv().await?, from)) }).boxed())
+    }
+}
+
+/// The lines of a log as it is now; an unfinished one counts.
+async fn count_lines(reader: &mut LogReader) -> Result<u64, StoreError> {
+    let (mut lines, mut unfinished) = (0, false);
+    while let Some(bytes) = reader.next_chunk().await? {
+        lines += bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
+        unfinished = bytes.last() != Some(&b'\n');
+    }
+    Ok(lines + u64::from(unfinished))
+}
+
+async fn send(
+    store: &Store,
+    run: RunId,
+    mut reader: LogReader,
+    mut lines: Lines,
+    follow: bool,
+    to: &mpsc::Sender<io::Result<Bytes>>,
+) -> Result<(), StoreError> {
+    loop {
+        // Asked before reading: what is written before the end is read after it.
+        let over = !follow || store.run(run).await?.is_none_or(|record| record.state.is_ended());
+        while let Some(bytes) = reader.next_chunk().await? {
+            let wanted = lines.take(&bytes);
+            if !wanted.is_empty() && to.send(Ok(bytes.slice_ref(wanted))).await.is_err() {
+                return Ok(());
+            }
+            if lines.limit == Some(0) {
+                return Ok(());
+            }
+        }
+        if over {
+            return Ok(());
+        }
+        tokio::select! {
+            // Both arms only wait.
+            () = to.closed() => return Ok(()),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Which lines pass, of bytes that come cut anywhere.
+struct Lines {
+    /// How many are left out still.
+    skip: u64,
+    /// How many pass still.
+    limit: Option<u64>,
+}
+
+impl Lines {
+    /// The part of `bytes` that passes.
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let mut rest = bytes;
+        while self.skip > 0 {
+            let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return &[] };
+            rest = &rest[end + 1..];
+            self.skip -= 1;
+        }
+        let Some(limit) = &mut self.limit else { return rest };
+        let mut end = 0;
+        while *limit > 0 {
+            match rest[end..].iter().position(|byte| *byte == b'\n') {
+                Some(line) => {
+                    end += line + 1;
+                    *limit -= 1;
+                }
+                None => return rest,
+            }
+        }
+        &rest[..end]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(skip: u64, limit: Option<u64>, size: usize) -> String {
+        let mut lines = Lines { skip, limit };
+        let text = b"one\ntwo\nthree\nfour";
+        let bytes = text.chunks(size).flat_map(|piece| lines.take(piece).to_vec()).collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn lines_pass_however_they_are_cut() {
+        for size in 1..20 {
+            assert_eq!(passed(0, None, size), "one\ntwo\nthree\nfour");
+            assert_eq!(passed(1, Some(2), size), "two\nthree\n");
+            assert_eq!(passed(3, None, size), "four");
+            assert_eq!(passed(9, None, size), "");
+            assert_eq!(passed(0, Some(0), size), "");
+            assert_eq!(passed(2, Some(9), size), "three\nfour");
+        }
+    }
+}
