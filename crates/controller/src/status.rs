@@ -140,12 +140,13 @@ fn tail_text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).replace('\0', "\u{fffd}")
 }
 
-/// A duration as kubectl writes ages, with a fraction where it is short: `0.12s`, `7.3s`, `2m5s`, `3h12m`.
+/// A duration as kubectl writes ages, with a fraction where it is short: `4ms`, `0.12s`, `7.3s`, `2m5s`, `3h12m`.
 fn duration(start: Timestamp, end: Timestamp) -> String {
     let seconds = end.duration_since(start).as_secs_f64().max(0.0);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and far below 2^64")]
     let whole = seconds as u64;
     match whole {
+        0 if seconds < 0.1 => format!("{:.0}ms", seconds * 1000.0),
         0 => format!("{seconds:.2}s"),
         1..=9 => format!("{seconds:.1}s"),
         10..=119 => format!("{whole}s"),
