@@ -60,11 +60,10 @@ pub(crate) fn open_log(place: &Place, stream: Stream) -> io::Result<File> {
     private().read(true).open(place.log(stream))
 }
 
-/// Keeps [`ROOM`] for the end.
+/// Keeps [`ROOM`] for the end. The room is taken as soon as it is written, synced or not.
 pub(crate) fn reserve_end(place: &Place) -> io::Result<()> {
     let mut reserved = private().write(true).create(true).truncate(true).open(unfinished(place, file::EXIT))?;
-    reserved.write_all(&[b' '; ROOM])?;
-    reserved.sync_all()
+    reserved.write_all(&[b' '; ROOM])
 }
 
 fn unfinished(place: &Place, name: &str) -> String {
@@ -73,6 +72,16 @@ fn unfinished(place: &Place, name: &str) -> String {
 
 /// Writes a part of the record: whole or not at all, and on the disk when this returns.
 pub(crate) fn write<T: Serialize>(place: &Place, name: &str, value: &T) -> io::Result<()> {
+    put(place, name, value, true)?;
+    sync_dir(&place.gate())
+}
+
+/// The same for a part that helps, and that a power failure may take: it costs the program no wait for the disk.
+pub(crate) fn note<T: Serialize>(place: &Place, name: &str, value: &T) -> io::Result<()> {
+    put(place, name, value, false)
+}
+
+fn put<T: Serialize>(place: &Place, name: &str, value: &T, synced: bool) -> io::Result<()> {
     let path = unfinished(place, name);
     let mut text = serde_json::to_vec(value)?;
     text.push(b'\n');
@@ -80,9 +89,10 @@ pub(crate) fn write<T: Serialize>(place: &Place, name: &str, value: &T) -> io::R
     let mut file = private().write(true).create(true).truncate(false).open(&path)?;
     file.write_all(&text)?;
     file.set_len(text.len() as u64)?;
-    file.sync_all()?;
-    fs::rename(&path, format!("{}/{name}", place.gate()))?;
-    sync_dir(&place.gate())
+    if synced {
+        file.sync_all()?;
+    }
+    fs::rename(&path, format!("{}/{name}", place.gate()))
 }
 
 fn read<T: DeserializeOwned>(place: &Place, name: &str) -> Option<T> {

@@ -99,7 +99,7 @@ fn begin(place: &Place, terms: &Terms, program: &OsString, args: &[OsString]) ->
         Ok(child) => {
             let started = Started { at_us, program: process::identify(child.id()) };
             // The end tells the start, too; this file helps whoever looks before it.
-            let _ = disk::write(place, file::STARTED, &started);
+            let _ = disk::note(place, file::STARTED, &started);
             Ok(Begun { started, at })
         }
         Err(error) => Err(NotBegun::Failed(failure(program, &error))),
