@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Token;
@@ -29,9 +30,14 @@ pub(crate) struct App {
     /// What somebody else answers for.
     parts: Vec<Part>,
     clock: fn() -> Timestamp,
+    /// A place for each request that is being answered; streams that last give theirs back.
+    in_flight: Semaphore,
     /// Ends open watches.
     pub(crate) shutdown: CancellationToken,
 }
+
+/// As many as a kube-apiserver answers at a time, by default.
+const IN_FLIGHT: usize = 400;
 
 impl App {
     pub(crate) fn new(
@@ -48,6 +54,7 @@ impl App {
             token,
             parts,
             clock,
+            in_flight: Semaphore::new(IN_FLIGHT),
             shutdown,
         };
         app.reload_definitions();
@@ -100,6 +107,8 @@ impl App {
         if !self.token.admits(request.headers()) {
             return Err(ApiError::unauthorized());
         }
+        // Held until the answer begins: what a watch sends later waits for its client, not for the server.
+        let _place = self.in_flight.try_acquire().map_err(|_| ApiError::too_many_requests())?;
         let registry = self.registry();
         let target = match route {
             Route::Object(target) => target,
@@ -167,4 +176,28 @@ fn healthy() -> Response<Body> {
 /// The `Namespace` that is always there.
 pub(crate) fn default_namespace() -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn more_requests_than_there_are_places_for_are_put_off() {
+        let token = Token::new("secret".to_owned());
+        let clock = || Timestamp::UNIX_EPOCH;
+        let app = Arc::new(App::new(Store::new(1), token, Vec::new(), clock, CancellationToken::new()));
+        let ask = |path: &'static str| {
+            let request = Request::get(path).header(header::AUTHORIZATION, "Bearer secret").body(Body::empty());
+            Arc::clone(&app).handle(request.unwrap())
+        };
+        assert_eq!(ask("/version").await.status(), 200);
+        let places = app.in_flight.acquire_many(u32::try_from(IN_FLIGHT).unwrap()).await.unwrap();
+        let refused = ask("/version").await;
+        assert_eq!(refused.status(), 429);
+        assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+        assert_eq!(ask("/livez").await.status(), 200, "whether it lives is always told");
+        drop(places);
+        assert_eq!(ask("/version").await.status(), 200);
+    }
 }

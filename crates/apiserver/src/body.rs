@@ -1,5 +1,7 @@
 //! Request bodies: how large, in which format.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -13,8 +15,15 @@ pub(crate) const LIMIT: usize = 3 * 1024 * 1024;
 
 const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
+/// How long a client may take to send one.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 pub(crate) async fn read(body: Body) -> Result<bytes::Bytes, ApiError> {
-    match Limited::new(body, LIMIT).collect().await {
+    let Ok(collected) = tokio::time::timeout(PATIENCE, Limited::new(body, LIMIT).collect()).await else {
+        let message = format!("the body of the request did not come within {} s", PATIENCE.as_secs());
+        return Err(ApiError::new(504, "Timeout", message));
+    };
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(LIMIT)),
         Err(error) => Err(ApiError::bad_request(format!("the body of the request could not be read: {error}"))),

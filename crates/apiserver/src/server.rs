@@ -8,7 +8,7 @@ use std::{fs, io};
 
 use axum::body::Body;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -28,6 +28,10 @@ use crate::{Error, kubeconfig, tls};
 
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long the headers of a request may take, and the answer to a sign of life.
+const HEADERS: Duration = Duration::from_secs(30);
+/// How often a silent HTTP/2 client is asked for one.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long open requests may take to finish once the server is told to end.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Versions set aside for one run: as many writes as a run may make before the next one's could repeat them.
@@ -130,7 +134,10 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Arc<App>, clo
         let app = Arc::clone(&app);
         async move { Ok::<_, std::convert::Infallible>(app.handle(request.map(Body::new)).await) }
     });
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Neither a client that never finishes its headers nor one that is gone keeps a connection.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(HEADERS);
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let mut ending = false;

@@ -73,6 +73,11 @@ impl ApiError {
         Self::new(401, "Unauthorized", "Unauthorized")
     }
 
+    pub(crate) fn too_many_requests() -> Self {
+        let details = Some(Box::new(Details { retry_after_seconds: 1, ..Details::default() }));
+        Self { details, ..Self::new(429, "TooManyRequests", "Too many requests, please try again later.") }
+    }
+
     pub(crate) fn forbidden(subject: Subject<'_>, name: &str, why: &str) -> Self {
         let message = format!("{} \"{name}\" is forbidden: {why}", subject.qualified());
         Self { details: Some(Box::new(subject.details(name))), ..Self::new(403, "Forbidden", message) }
