@@ -112,6 +112,8 @@ const LEASE: &[Field] = &[
     ),
 ];
 
+const REVIEW: &[Field] = &[(1, "metadata", Kind::Message(METADATA))];
+
 const DELETE_OPTIONS: &[Field] = &[
     (1, "gracePeriodSeconds", Kind::Int),
     (2, "preconditions", Kind::Message(&[(1, "uid", Kind::Text), (2, "resourceVersion", Kind::Text)])),
@@ -126,6 +128,7 @@ fn message_of(kind: &str) -> Option<&'static [Field]> {
         "ConfigMap" => CONFIG_MAP,
         "Secret" => SECRET,
         "SelfSubjectAccessReview" => ACCESS_REVIEW,
+        "SelfSubjectReview" => REVIEW,
         "Lease" => LEASE,
         "DeleteOptions" => DELETE_OPTIONS,
         _ => return None,

@@ -66,7 +66,7 @@ impl Resource {
     /// In the order in which discovery lists them.
     pub(crate) fn verbs(&self) -> &'static [&'static str] {
         match self.builtin() {
-            Some(Builtin::SelfSubjectAccessReview) => &["create"],
+            Some(builtin) if builtin.is_question() => &["create"],
             None => &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"],
             _ => &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
         }

@@ -244,6 +244,8 @@ async fn core_objects_are_created_labelled_and_deleted() {
         kubectl.ok("annotate cm c -n n note=z", "").await;
         assert_eq!(kubectl.ok("get cm -n n -l x=y -o name", "").await, "configmap/c\n");
         assert_eq!(kubectl.ok("auth can-i create widgets", "").await, "yes\n");
+        let who = kubectl.ok("auth whoami", "").await;
+        assert!(who.contains("oncelet:admin") && who.contains("system:masters"), "{who}");
         kubectl.ok("delete namespace n", "").await;
         assert_eq!(kubectl.ok("get cm,secret -n n -o name", "").await, "");
         contains(&kubectl.refused("create configmap c -n n", "").await, "namespaces \"n\" not found");

@@ -28,6 +28,13 @@ pub(crate) fn resources() -> Vec<Resource> {
         "selfsubjectaccessreviews",
         &open_object(),
     );
+    let who = resource(
+        Builtin::SelfSubjectReview,
+        ("authentication.k8s.io", "v1"),
+        "SelfSubjectReview",
+        "selfsubjectreviews",
+        &open_object(),
+    );
     vec![
         maps.short_names(&["cm"]).columns([number("Data", "count(.data,.binaryData)"), age()]),
         core_events(),
@@ -39,6 +46,7 @@ pub(crate) fn resources() -> Vec<Resource> {
         secrets.columns([text("Type", ".type"), number("Data", "count(.data)"), age()]),
         events(),
         leases.columns([text("Holder", ".spec.holderIdentity"), age()]),
+        who.of_the_cluster(),
         reviews.of_the_cluster(),
         definitions(),
     ]

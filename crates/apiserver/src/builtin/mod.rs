@@ -29,6 +29,7 @@ pub(crate) enum Builtin {
     Lease,
     Definition,
     SelfSubjectAccessReview,
+    SelfSubjectReview,
 }
 
 impl Builtin {
@@ -39,7 +40,7 @@ impl Builtin {
             Self::Secret => secret::prepare(new),
             Self::Definition => definition::prepare(new, old, now),
             Self::ConfigMap => drop_empty(new, &["data", "binaryData"]),
-            Self::CoreEvent | Self::Event | Self::Lease | Self::SelfSubjectAccessReview => {}
+            Self::CoreEvent | Self::Event | Self::Lease | Self::SelfSubjectAccessReview | Self::SelfSubjectReview => {}
         }
     }
 
@@ -56,7 +57,7 @@ impl Builtin {
             Self::Lease => check_lease(new),
             Self::Event if old.is_none() => event::check_new(new),
             Self::CoreEvent | Self::Event => event::check(new),
-            Self::Namespace | Self::SelfSubjectAccessReview => Vec::new(),
+            Self::Namespace | Self::SelfSubjectAccessReview | Self::SelfSubjectReview => Vec::new(),
         }
     }
 
@@ -67,8 +68,13 @@ impl Builtin {
             Self::Namespace => json!({"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
             Self::CoreEvent | Self::Event => json!({"involvedObject": {}, "source": {}}),
             Self::Definition => json!({"spec": {"names": {}}}),
-            Self::ConfigMap | Self::Secret | Self::SelfSubjectAccessReview => json!({}),
+            Self::ConfigMap | Self::Secret | Self::SelfSubjectAccessReview | Self::SelfSubjectReview => json!({}),
         }
+    }
+
+    /// Whether it is a question, answered at once and never stored.
+    pub(crate) fn is_question(self) -> bool {
+        matches!(self, Self::SelfSubjectAccessReview | Self::SelfSubjectReview)
     }
 
     /// Field selectors beside `metadata.name` and `metadata.namespace`.
@@ -107,6 +113,7 @@ impl Builtin {
             Self::Lease => drop(generator.subschema_for::<coordination::v1::Lease>()),
             Self::Definition => drop(generator.subschema_for::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>()),
             Self::SelfSubjectAccessReview => drop(generator.subschema_for::<k8s_openapi::api::authorization::v1::SelfSubjectAccessReview>()),
+            Self::SelfSubjectReview => drop(generator.subschema_for::<k8s_openapi::api::authentication::v1::SelfSubjectReview>()),
         }
     }
 }

@@ -202,7 +202,7 @@ impl Answer {
 pub(crate) fn dispatch(method: &Method, call: Call, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let one = call.name.is_some();
     call.check_options(method)?;
-    if call.resource.builtin() == Some(Builtin::SelfSubjectAccessReview) && (method != Method::POST || one) {
+    if call.resource.builtin().is_some_and(Builtin::is_question) && (method != Method::POST || one) {
         return Err(ApiError::method_not_allowed());
     }
     match (method, one) {
