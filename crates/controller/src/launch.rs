@@ -102,7 +102,7 @@ pub(crate) async fn launch(
                 Watcher::Supervisor(_) => {
                     ctx.watch(watch(ctx.clone(), store, run, record.clone(), Step::Start(exec_id)));
                 }
-                Watcher::Record => ctx.watch(watch(ctx.clone(), store, run, record.clone(), Step::Adopt)),
+                Watcher::Record => ctx.watch(watch(ctx.clone(), store, run, record.clone(), Step::Examine)),
                 Watcher::Daemon { .. } => {
                     ctx.tasks.spawn(attached::start(ctx.clone(), store, run, exec_id, false));
                 }

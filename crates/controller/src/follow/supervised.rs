@@ -41,8 +41,6 @@ pub(crate) enum Step {
     Examine,
     /// Listen to its supervisor.
     Follow,
-    /// Somebody else has the gate.
-    Adopt,
 }
 
 /// What is known of a run beside the store.
@@ -123,7 +121,7 @@ impl Watch {
             let came = match step {
                 Step::Start(exec_id) => match self.ctx.engine.start_supervised(&self.container, &exec_id).await {
                     Ok(_) if gives_up("start-asked") => return,
-                    Ok(stream) => self.listen(stream).await,
+                    Ok(stream) => self.listen(stream, true).await,
                     Err(error) => self.look_after(&error).await,
                 },
                 Step::Follow => {
@@ -131,12 +129,11 @@ impl Watch {
                     match self.ctx.engine.follow_supervised(&self.container, &self.digest, self.user(), from).await {
                         Ok(stream) => {
                             tracing::info!(run = %self.record.id, key = %self.record.key, "listening to its supervisor again");
-                            self.listen(stream).await
+                            self.listen(stream, false).await
                         }
                         Err(error) => self.look_after(&error).await,
                     }
                 }
-                Step::Adopt => self.adopt().await,
                 Step::Examine => match look(&self.ctx, &self.record).await {
                     Ok(seen) => self.judge(seen).await,
                     Err(error) => self.look_after(&error).await,
@@ -166,8 +163,8 @@ impl Watch {
         Came::Next(Step::Examine)
     }
 
-    /// Takes what the supervisor says, to its end.
-    async fn listen(&mut self, mut stream: SupervisedRun) -> Came {
+    /// Takes what the supervisor says, to its end. `starts` tells whether it was to start the program, or to tell of it.
+    async fn listen(&mut self, mut stream: SupervisedRun, starts: bool) -> Came {
         let mut flush = tokio::time::interval(FLUSH);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let end = loop {
@@ -195,15 +192,16 @@ impl Watch {
         self.outputs.flush().await;
         match end {
             SupervisedEnd::Exited(exit) => Came::Saw(exit, Some(stream)),
-            SupervisedEnd::FailedToStart { reason, message } => {
+            SupervisedEnd::FailedToStart { reason, message } if starts => {
                 let outcome = Outcome::FailedToStart { reason: format!("{reason:?}"), message };
                 Came::Unseen { started_at: None, finished_at: None, outcome }
             }
-            SupervisedEnd::Unusable { message } => {
+            SupervisedEnd::Unusable { message } if starts => {
                 let outcome = Outcome::FailedToStart { reason: "NotSupervisable".to_owned(), message };
                 Came::Unseen { started_at: None, finished_at: None, outcome }
             }
-            SupervisedEnd::Refused => Came::Next(Step::Adopt),
+            // Somebody else has the gate: an earlier exec of this run or, where the store was lost, the run that it remembered.
+            SupervisedEnd::Refused => Came::Next(Step::Examine),
             SupervisedEnd::Abandoned { message } => match look(&self.ctx, &self.record).await {
                 Ok(seen) => {
                     let finding = abandoned(&seen.gate, &seen.life, &message);
@@ -219,10 +217,19 @@ impl Watch {
                 tracing::warn!(run = %self.record.id, "the supervisor's stream is lost: {message}");
                 Came::Next(Step::Examine)
             }
+            // It was asked to tell of a run and could not: that says nothing of the run.
+            SupervisedEnd::FailedToStart { message, .. } | SupervisedEnd::Unusable { message } => {
+                tracing::warn!(run = %self.record.id, "the supervisor cannot tell of the run: {message}");
+                tokio::time::sleep(LOOK).await;
+                Came::Next(Step::Examine)
+            }
         }
     }
 
     async fn judge(&mut self, seen: Seen) -> Came {
+        if !self.take_back(seen.record.as_ref()).await {
+            return Came::Lost;
+        }
         match seen.finding {
             Finding::Release => Came::NotStarted,
             Finding::StartExec => {
@@ -243,26 +250,27 @@ impl Watch {
         }
     }
 
-    /// Somebody else has the gate: an earlier exec of this run or, where the store was lost, the run that it remembered.
-    /// The store then gets back what it had.
-    async fn adopt(&mut self) -> Came {
-        let described = match self.ctx.engine.read_record(&self.container, &self.digest).await {
-            Ok(record) => record.and_then(|record| record.claim).map(|claim| claim.description),
-            Err(error) => return self.look_after(&error).await,
-        };
-        let description = described.and_then(|value| serde_json::from_value::<Description>(value).ok());
-        if let Some(description) = description.filter(|it| it.key == self.record.key && !it.is_of(&self.record)) {
-            tracing::warn!(
-                run = %self.record.id,
-                "the container remembers a run that the store does not: its record is taken, and nothing is started"
-            );
-            let adopted = record(&self.ctx, "record", || self.store.adopt(&self.run.lease, &description)).await;
-            match adopted {
-                Some(record) => self.record = record,
-                None => return Came::Lost,
-            }
+    /// Where the container holds a run that the store has lost, the store gets back what it had. False where the run is no
+    /// longer ours.
+    async fn take_back(&mut self, found: Option<&Record>) -> bool {
+        if !matches!(self.record.state, RunState::Starting { .. }) {
+            return true;
         }
-        Came::Next(Step::Examine)
+        let described = found.and_then(|record| record.claim.as_ref()).map(|claim| claim.description.clone());
+        let description = described.and_then(|value| serde_json::from_value::<Description>(value).ok());
+        let other = description.filter(|it| it.key == self.record.key && !it.is_of(&self.record));
+        let Some(description) = other else { return true };
+        tracing::warn!(
+            run = %self.record.id,
+            "the container remembers a run that the store does not: its record is taken, and nothing is started"
+        );
+        match record(&self.ctx, "record", || self.store.adopt(&self.run.lease, &description)).await {
+            Some(record) => {
+                self.record = record;
+                true
+            }
+            None => false,
+        }
     }
 
     /// Stores the start, where it is not stored yet. False where the run is no longer ours.
