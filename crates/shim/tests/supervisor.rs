@@ -186,7 +186,7 @@ fn logs_stay_until_they_are_said_to_be_stored() {
 #[test]
 fn the_program_gets_neither_the_order_nor_the_supervisors_stdin() {
     let disk = Disk::new();
-    let frames = tell(disk.run("a"), &["/bin/sh", "-c", "env | grep -c ONCELET; cat"]);
+    let frames = tell(disk.run("a"), &["/bin/sh", "-c", "env | grep -c ONCELET_ORDER; cat"]);
     assert_eq!(output(&frames, Stream::Stdout), "0\n");
 }
 
