@@ -90,6 +90,7 @@ scenarios! {
         a_removed_container_interrupts_what_ran_in_it,
         a_pause_of_the_container_is_no_end,
         where_no_supervisor_can_be_the_status_says_why,
+        a_container_without_rights_is_supervised_like_any_other,
         capture_attached_uses_no_supervisor,
     },
     containers::{

@@ -25,6 +25,7 @@ on_each_engine! {
     a_program_and_its_children_are_stopped,
     a_timeout_is_kept_without_anybody_listening,
     a_user_without_rights_is_supervised,
+    a_container_with_nothing_but_its_program_is_supervised,
     a_forgotten_run_runs_again,
     a_supervisor_that_was_removed_is_no_missing_command,
     where_nothing_was_claimed_there_is_no_record,
@@ -319,6 +320,14 @@ async fn a_user_without_rights_is_supervised(engine: Engine) {
     let told = listen(&mut followed).await;
     assert_eq!((told.exit().end, told.stdout.as_slice()), (End::Code(0), &b"1234\n\n"[..]), "the order is not for it");
     container.engine.forget_run(&container.id, &run("a"), Some("app")).await.unwrap();
+}
+
+async fn a_container_with_nothing_but_its_program_is_supervised(engine: Engine) {
+    let container = Waiting::named(engine, "bare").await;
+    // The image has no shell and no library; now neither temporary files nor users.
+    container.run(&command(&["/bin/busybox", "rm", "-rf", "/tmp", "/etc", "/bin/text"])).await;
+    let told = tell(&container, &command(&["/bin/busybox", "echo", "alone"]), &terms("a")).await;
+    assert_eq!((told.exit().end, told.stdout.as_slice()), (End::Code(0), &b"alone\n"[..]));
 }
 
 async fn a_forgotten_run_runs_again(engine: Engine) {

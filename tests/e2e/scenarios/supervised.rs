@@ -286,6 +286,26 @@ pub(crate) fn where_no_supervisor_can_be_the_status_says_why(world: &mut World) 
     world.condition("cexec", "timed", "Started", "False", "NotSupervisable");
 }
 
+pub(crate) fn a_container_without_rights_is_supervised_like_any_other(world: &mut World) {
+    world.start();
+    let name = world.container_name("poor");
+    let run =
+        ["run", "--detach", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1234:77", "--name", &name];
+    docker(&[&run[..], &[crate::docker::IMAGE, "/bin/sleep", "1000000"]].concat()).unwrap();
+    let db = Container::named(&name);
+    let spec = sh("id -u; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo after; exit 5");
+    world.apply_exec("job", &db, &spec);
+    world.wait("job", "Started");
+    world.kill();
+    world.start();
+    world.apply_exec("job", &db, &spec);
+    world.wait("job", "Started");
+    db.sh("touch /tmp/go").unwrap();
+    let status = world.completed("job");
+    assert_eq!((&status["capture"], &status["exitCode"]), (&"Supervised".into(), &5.into()), "{status:#}");
+    assert_eq!(status["stdout"]["tail"], "1234\nafter\n");
+}
+
 pub(crate) fn capture_attached_uses_no_supervisor(world: &mut World) {
     world.start();
     let db = world.container("db");
