@@ -1,5 +1,7 @@
 //! A daemon: does what is decided, one step at a time, and dies between any two.
 
+mod look;
+
 use std::collections::BTreeMap;
 
 use oncelet_core::{
@@ -7,6 +9,7 @@ use oncelet_core::{
     Resolved, RunEvent, RunKey, RunRecord, RunState, Verdict, Witnessed, abandoned, decide, examine, judge,
 };
 
+use self::look::{exec_of, failed, look, saw, verdict};
 use crate::defects::Defect;
 use crate::random::Random;
 use crate::world::{Answer, Life_, Row, World, moved};
@@ -465,39 +468,4 @@ impl Daemon {
         });
         written.is_err().then_some(again)
     }
-}
-
-/// Looks at what the code looks at, in its order; `None` where the engine does not answer.
-fn look(world: &World, record: &RunRecord) -> Option<Finding> {
-    let hint = match exec_of(&record.state) {
-        Some(exec) => Some(world.hint(&exec)?),
-        None => None,
-    };
-    let life = world.life(&record.container_id)?;
-    let gate = world.gate(&record.container_id, &record.key)?;
-    Some(examine(&record.state, &gate, &life, hint))
-}
-
-fn verdict(world: &World, record: &RunRecord) -> Option<Verdict> {
-    let hint = match exec_of(&record.state) {
-        Some(exec) => Some(world.hint(&exec)?),
-        None => None,
-    };
-    Some(judge(&record.state, hint))
-}
-
-fn exec_of(state: &RunState) -> Option<String> {
-    match state {
-        RunState::Starting { exec_id } | RunState::Running { exec_id, .. } => Some(exec_id.clone()),
-        RunState::Claimed | RunState::Ended { .. } => None,
-    }
-}
-
-fn saw(witnessed: &Witnessed) -> Task {
-    Task::Finish { started: Some(witnessed.started_at), outcome: witnessed.outcome(), finished: witnessed.finished_at }
-}
-
-fn failed(world: &World) -> Task {
-    let outcome = Outcome::FailedToStart { reason: "CommandNotFound".into(), message: String::new() };
-    Task::Finish { started: None, outcome, finished: world.now }
 }
