@@ -131,7 +131,7 @@ fn watch(place: &Place, terms: &Terms, begun: &Begun) -> ExitCode {
         }
     });
     let (over, ends) = mpsc::channel::<()>();
-    if let Some(seconds) = terms.timeout_seconds {
+    let deadline = terms.timeout_seconds.map(|seconds| {
         let (place, grace) = (place.clone(), Duration::from_secs(terms.grace_seconds));
         thread::spawn(move || {
             if ends.recv_timeout(Duration::from_secs(seconds)) == Err(RecvTimeoutError::Timeout) {
@@ -139,8 +139,8 @@ fn watch(place: &Place, terms: &Terms, begun: &Begun) -> ExitCode {
                 let _ = stop::ask(&place, StopReason::Timeout);
                 stop::end(&place, grace);
             }
-        });
-    }
+        })
+    });
     let status = await_program(&begun.started);
     let finished_us = clock::now_us();
     let elapsed = begun.at.elapsed();
@@ -165,6 +165,10 @@ fn watch(place: &Place, terms: &Terms, begun: &Begun) -> ExitCode {
     }
     if await_telling(&telling, &told) {
         tell::await_stored(place);
+    }
+    if let Some(deadline) = deadline {
+        // Where it has come, the program's children may need longer than the program.
+        let _ = deadline.join();
     }
     exit_code(status.exit_code())
 }

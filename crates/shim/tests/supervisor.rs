@@ -266,6 +266,23 @@ fn a_stop_reaches_children_in_other_sessions() {
 }
 
 #[test]
+fn a_timeout_ends_the_children_too_before_the_supervisor_goes() {
+    let disk = Disk::new();
+    let marker = disk.0.path().join("up");
+    // Many, that ignore SIGTERM, in sessions of their own.
+    let script = format!(
+        "for n in 1 2 3 4 5 6 7 8; do setsid sh -c 'trap \"\" TERM; while :; do sleep 0.05; done; : {marker}' & done; sleep 1000",
+        marker = marker.display()
+    );
+    let Task::Run { place, nonce, grace_seconds, description, .. } = disk.run("a") else { unreachable!() };
+    let task = Task::Run { place, nonce, timeout_seconds: Some(1), grace_seconds, description };
+    let frames = tell(task, &["/bin/sh", "-c", &script]);
+    assert_eq!(exit(&frames).stopped.as_ref().map(|it| it.by), Some(StopReason::Timeout));
+    let left = Command::new("pgrep").args(["-f", marker.to_str().unwrap()]).output().unwrap();
+    assert!(left.stdout.is_empty(), "something of it runs: {}", String::from_utf8_lossy(&left.stdout));
+}
+
+#[test]
 fn what_is_no_order_starts_nothing() {
     for order in ["", "{", r#"{"version":99,"task":{"do":"probe"}}"#] {
         let said = Command::new(env!("CARGO_BIN_EXE_oncelet-shim"))
