@@ -86,7 +86,7 @@ pub(crate) async fn watch(ctx: Ctx, store: Store, run: Run, record: RunRecord, s
         Err(error) => return tracing::error!(run = %record.id, "{}", one_line(&error)),
     };
     let outputs = Outputs::open(&store, &run).await;
-    let watch = Watch { digest: record.key.digest(), ctx, store, run, record, container, outputs };
+    let watch = Watch { digest: record.key.digest(), ctx, store, run, record, container, outputs, pause: SHORTLY };
     watch.run(step).await;
 }
 
@@ -99,6 +99,8 @@ struct Watch {
     container: ContainerId,
     digest: String,
     outputs: Outputs,
+    /// How long before the next look, where nothing tells when to look.
+    pause: Duration,
 }
 
 /// What a step came to.
@@ -156,10 +158,16 @@ impl Watch {
     }
 
     /// Something did not work that leaves the run as it is: look at it again after a while.
-    async fn look_after(&self, error: &EngineError) -> Came {
+    async fn look_after(&mut self, error: &EngineError) -> Came {
         tracing::warn!(run = %self.record.id, "the run is looked at again: {}", one_line(error));
-        let pause = if error.kind() == ErrorKind::Unreachable { LOOK } else { SHORTLY };
-        tokio::time::sleep(pause).await;
+        self.look_again().await
+    }
+
+    /// Looks again after a while, which grows as long as nothing comes of it: most things settle within moments, but a
+    /// container may stay paused for days.
+    async fn look_again(&mut self) -> Came {
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LOOK);
         Came::Next(Step::Examine)
     }
 
@@ -172,6 +180,7 @@ impl Watch {
                 // Cancel-safe: `next` keeps a half-read event in `stream`.
                 event = stream.next() => match event {
                     Some(SupervisedEvent::Started { at }) => {
+                        self.pause = SHORTLY;
                         if gives_up("started") || !self.started(at).await || gives_up("start-recorded") {
                             return Came::Lost;
                         }
@@ -209,10 +218,7 @@ impl Watch {
                 }
                 Err(error) => self.look_after(&error).await,
             },
-            SupervisedEnd::NoClaim => {
-                tokio::time::sleep(SHORTLY).await;
-                Came::Next(Step::Examine)
-            }
+            SupervisedEnd::NoClaim => self.look_again().await,
             SupervisedEnd::Lost { message } => {
                 tracing::warn!(run = %self.record.id, "the supervisor's stream is lost: {message}");
                 Came::Next(Step::Examine)
@@ -220,8 +226,7 @@ impl Watch {
             // It was asked to tell of a run and could not: that says nothing of the run.
             SupervisedEnd::FailedToStart { message, .. } | SupervisedEnd::Unusable { message } => {
                 tracing::warn!(run = %self.record.id, "the supervisor cannot tell of the run: {message}");
-                tokio::time::sleep(LOOK).await;
-                Came::Next(Step::Examine)
+                self.look_again().await
             }
         }
     }
@@ -237,10 +242,7 @@ impl Watch {
             }
             Finding::Withdraw if self.advance(RunEvent::Withdrawn).await => Came::NotStarted,
             Finding::Withdraw => Came::Lost,
-            Finding::LookAgain => {
-                tokio::time::sleep(SHORTLY).await;
-                Came::Next(Step::Examine)
-            }
+            Finding::LookAgain => self.look_again().await,
             Finding::Follow => Came::Next(Step::Follow),
             Finding::Witnessed(_) => match seen.record.and_then(|record| record.exit) {
                 Some(exit) => Came::Saw(exit, None),
