@@ -63,7 +63,8 @@ pub(crate) fn a_missing_command_is_told_and_tried_again(world: &mut World) {
     assert!(message.contains("/data/migrate") && message.contains("no such file"), "{message}");
     let described = world.kubectl(&["describe", "cexec", "seed"]).unwrap();
     assert!(described.contains("no such file"), "{described}");
-    assert_eq!(world.status("seed")["state"], "FailedToStart");
+    // It is tried again and again: between two attempts the state says how the last one went.
+    world.kubectl(&["wait", "--for=jsonpath={.status.state}=FailedToStart", "cexec/seed", "--timeout=60s"]).unwrap();
 
     db.install("/data/migrate", "#!/bin/sh\necho migrated >> /data/runs.log\n");
     assert_eq!(world.completed("seed")["exitCode"], 0);
