@@ -38,6 +38,7 @@ impl Embedded {
             kubeconfig: dir.path().join("kubeconfig"),
             crds: oncelet_api::crds(),
             parts: Vec::new(),
+            persist: false,
             now: jiff::Timestamp::now,
         };
         let server = runtime.block_on(Server::bind(config)).unwrap();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Token;
+use crate::auth::{Certified, Token};
 use crate::builtin::DEFINITIONS;
 use crate::handlers::{self, Call};
 use crate::negotiate::{error_reply, json_reply};
@@ -17,7 +17,7 @@ use crate::part::{self, Part};
 use crate::registry::Registry;
 use crate::route::{Query, Route, Target};
 use crate::status::ApiError;
-use crate::storage::{Key, Store};
+use crate::storage::{Key, NotKept, Store};
 use crate::{body, discovery, openapi};
 
 /// What every request shares.
@@ -78,14 +78,21 @@ impl App {
         *self.registry.write().unwrap_or_else(PoisonError::into_inner) = registry;
     }
 
-    /// Stores an object as the server itself, at startup.
+    /// Stores an object as the server itself, at startup. One that was kept is brought up to date.
     pub(crate) fn seed(&self, group: &str, version: &str, plural: &str, object: Value) -> Result<(), ApiError> {
         let resource = self.registry().find(group, version, plural).cloned().ok_or_else(ApiError::no_such_path)?;
         let key = Key::new("", crate::meta::name(&object));
-        let object = crate::lifecycle::seed(&resource, object, self.now())?;
-        let subject = resource.subject();
-        let created = self.store.create(&resource.table, key.clone(), object, None);
-        created.map(drop).map_err(|_| ApiError::already_exists(subject, &key.name))
+        let Some(kept) = self.store.get(&resource.table, &key) else {
+            let object = crate::lifecycle::seed(&resource, object, None, self.now())?;
+            let created = self.store.create(&resource.table, key.clone(), object, None);
+            return created.map(drop).map_err(|_| ApiError::already_exists(resource.subject(), &key.name));
+        };
+        let object = crate::lifecycle::seed(&resource, object, Some(&kept.value), self.now())?;
+        if object != kept.value {
+            let replaced = self.store.replace(&resource.table, &kept, object);
+            replaced.map_err(|_| ApiError::modified_since(resource.subject(), &key.name))?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn handle(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
@@ -104,7 +111,8 @@ impl App {
         if route == Route::Health {
             return Ok(healthy());
         }
-        if !self.token.admits(request.headers()) {
+        let certified = request.extensions().get::<Certified>().is_some();
+        if !certified && !self.token.admits(request.headers()) {
             return Err(ApiError::unauthorized());
         }
         // Held until the answer begins: what a watch sends later waits for its client, not for the server.
@@ -135,7 +143,13 @@ impl App {
             return part::serve(&part, &parts.method, &call).await;
         }
         let body = if parts.method == Method::GET { bytes::Bytes::new() } else { body::read(body).await? };
-        handlers::dispatch(&parts.method, call, &body)
+        let answer = handlers::dispatch(&parts.method, call, &body);
+        // Nobody is told what a crash could take back, a refusal included.
+        self.store.settled().await.map_err(|NotKept { why }| {
+            let message = format!("the objects cannot be written to disk ({why}); what was asked for may still happen");
+            ApiError::new(504, "Timeout", message)
+        })?;
+        answer
     }
 
     /// The part that a URL names, where somebody answers for it.

@@ -1,7 +1,14 @@
-//! Who may ask: the holder of the token.
+//! Who may ask: the holder of the token, or of the client certificate.
 
 use http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
+
+/// Everybody who is admitted is this one user.
+pub(crate) const USER: &str = "oncelet:admin";
+
+/// On a request: its connection showed a certificate of our authority that is meant for clients.
+#[derive(Clone, Copy)]
+pub(crate) struct Certified;
 
 /// The bearer token. Not printable, so that it cannot reach a log.
 pub(crate) struct Token(String);

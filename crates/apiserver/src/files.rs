@@ -28,6 +28,14 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
+/// Makes an empty file that only its owner reads, if there is none.
+pub(crate) fn new_private(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,16 +8,27 @@ use serde_json::json;
 
 use crate::Error;
 use crate::files::write_private;
+use crate::tls::Identity;
 
-/// Writes a kubeconfig with one context, `oncelet`.
-pub(crate) fn write(path: &Path, url: &str, ca_pem: &str, token: &str) -> Result<(), Error> {
+/// Writes a kubeconfig with the context `oncelet`, which has the token, and beside it `oncelet-certificate`, for clients that
+/// are to show a certificate instead.
+pub(crate) fn write(path: &Path, url: &str, identity: &Identity, token: &str) -> Result<(), Error> {
+    let context = |user: &str| {
+        json!({"name": user, "context": {"cluster": "oncelet", "user": user, "namespace": "default"}})
+    };
+    let client = &identity.client;
     let kubeconfig = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "oncelet", "cluster": {
-            "server": url, "certificate-authority-data": STANDARD.encode(ca_pem)}}],
-        "users": [{"name": "oncelet", "user": {"token": token}}],
-        "contexts": [{"name": "oncelet", "context": {"cluster": "oncelet", "user": "oncelet", "namespace": "default"}}],
+            "server": url, "certificate-authority-data": STANDARD.encode(&identity.ca_pem)}}],
+        "users": [
+            {"name": "oncelet", "user": {"token": token}},
+            {"name": "oncelet-certificate", "user": {
+                "client-certificate-data": STANDARD.encode(&client.certificate_pem),
+                "client-key-data": STANDARD.encode(&client.key_pem)}},
+        ],
+        "contexts": [context("oncelet"), context("oncelet-certificate")],
         "current-context": "oncelet",
     });
     let fail = |source| Error::Kubeconfig { path: path.to_owned(), source };

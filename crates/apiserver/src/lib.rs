@@ -1,5 +1,5 @@
 //! An embedded Kubernetes API server: custom resources from their definitions, and the few core kinds that clients of
-//! custom resources need. Objects live in memory.
+//! custom resources need. Objects live in memory, and in a file where they are to outlast the server.
 //!
 //! ```text
 //! TLS ─▶ token ─▶ route ─▶ handler of the verb ─▶ lifecycle (prune, default, check) ─▶ storage ─▶ ring ─▶ watchers
@@ -71,6 +71,31 @@ pub enum Error {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// The file that objects are kept in cannot be used.
+    #[error("cannot use the objects kept in {path}; is another oncelet running with the same data directory?")]
+    Objects {
+        /// Which one.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: Box<sqlx::Error>,
+    },
+    /// The file that objects are kept in is something else.
+    #[error("{path} is not a file of kept objects, and stays as it is: move it away to start with none")]
+    NotObjects {
+        /// Which one.
+        path: PathBuf,
+    },
+    /// The file that objects are kept in is from a later release.
+    #[error("{path} was written by a newer oncelet (its schema is {found}, this one knows {known}): use that one")]
+    NewerObjects {
+        /// Which one.
+        path: PathBuf,
+        /// The schema of the file.
+        found: i64,
+        /// The newest schema that this release knows.
+        known: i64,
     },
     /// A certificate cannot be made from what is in the state directory.
     #[error("cannot make a certificate; remove ca.json and serving.json from the state directory to start anew")]

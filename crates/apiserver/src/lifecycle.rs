@@ -54,9 +54,24 @@ const SERVER_FIELDS: [&str; 7] = [
     "managedFields",
 ];
 
-/// Admits an object that the server itself puts there.
-pub(crate) fn seed(resource: &Resource, object: Value, now: Timestamp) -> Result<Value, ApiError> {
-    create(resource, object, "", None, FieldValidation::Ignore, now).map(|admitted| admitted.object)
+/// Admits an object that the server itself puts there, in the place of `kept` where there is one.
+pub(crate) fn seed(
+    resource: &Resource,
+    mut object: Value,
+    kept: Option<&Value>,
+    now: Timestamp,
+) -> Result<Value, ApiError> {
+    let validation = FieldValidation::Ignore;
+    let Some(old) = kept else {
+        return create(resource, object, "", None, validation, now).map(|admitted| admitted.object);
+    };
+    // What others have written on it stays.
+    let mut metadata = old["metadata"].clone();
+    for (field, value) in object["metadata"].as_object().into_iter().flatten() {
+        metadata[field] = value.clone();
+    }
+    object["metadata"] = metadata;
+    update(resource, object, &Change { old, status: false }, validation, now).map(|admitted| admitted.object)
 }
 
 /// Admits a new object. `name` is there where the URL names the object (server-side apply).

@@ -102,6 +102,10 @@ impl Registry {
         self.resources.iter().find(wanted)
     }
 
+    pub(crate) fn serves_kind(&self, api_version: &str, kind: &str) -> bool {
+        self.resources.iter().any(|one| one.kind == kind && one.api_version() == api_version)
+    }
+
     /// Groups in order of appearance, each with its versions.
     pub(crate) fn groups(&self) -> Vec<(&str, Vec<&str>)> {
         let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();

@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, default_namespace};
-use crate::auth::Token;
+use crate::auth::{Certified, Token};
 use crate::files::{private_dir, write_private};
 use crate::part::Part;
-use crate::storage::Store;
-use crate::{Error, kubeconfig, tls};
+use crate::storage::{ObjectFile, Store};
+use crate::{Error, handlers, kubeconfig, tls};
 
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -45,6 +45,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where the kubeconfig is written, for its owner alone.
     pub kubeconfig: PathBuf,
+    /// Keep objects across restarts, in a file in the state directory.
+    pub persist: bool,
     /// Definitions that are there from the start.
     pub crds: Vec<CustomResourceDefinition>,
     /// Parts of objects that somebody else answers for.
@@ -74,11 +76,18 @@ impl Server {
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
         let identity = tls::identity(&config.state_dir, address.ip(), now)?;
         let token = token(&config.state_dir)?;
-        let store = Store::new(first_version(&config.state_dir, now)?);
+        let first = first_version(&config.state_dir, now)?;
+        let store = if config.persist {
+            let (file, objects) = ObjectFile::open(&config.state_dir.join("objects.db")).await?;
+            Store::kept(first, file, objects)
+        } else {
+            Store::new(first)
+        };
         let closing = CancellationToken::new();
-        kubeconfig::write(&config.kubeconfig, &url(address), &identity.ca_pem, token.expose())?;
+        kubeconfig::write(&config.kubeconfig, &url(address), &identity, token.expose())?;
         let app = App::new(store, token, config.parts, config.now, closing.clone());
         seed(&app, &config.crds)?;
+        handlers::resume(&app);
         Ok(Self { listener, tls: identity.config, app: Arc::new(app), address, closing })
     }
 
@@ -130,8 +139,13 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Arc<App>, clo
         tracing::debug!("a client did not complete its TLS handshake");
         return;
     };
-    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+    // Checked by the handshake: one that is not ours ends there.
+    let certified = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
+    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         let app = Arc::clone(&app);
+        if certified {
+            request.extensions_mut().insert(Certified);
+        }
         async move { Ok::<_, std::convert::Infallible>(app.handle(request.map(Body::new)).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -1,7 +1,7 @@
-//! A certificate authority of our own, and the serving certificate that it signs.
+//! A certificate authority of our own, and what it signs: the serving certificate, and one for clients that want no token.
 //!
-//! They are two certificates because rustls refuses a CA that serves (`CaUsedAsEndEntity`). Both are kept in the state
-//! directory, so that a kubeconfig stays good across restarts.
+//! Authority and server have a certificate each because rustls refuses a CA that serves (`CaUsedAsEndEntity`). All are kept in the
+//! state directory, so that a kubeconfig stays good across restarts.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,8 +15,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
-use rustls::ServerConfig;
+use rustls::{RootCertStore, ServerConfig};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -34,6 +35,13 @@ const BACKDATE: SignedDuration = SignedDuration::from_hours(1);
 pub(crate) struct Identity {
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) ca_pem: String,
+    pub(crate) client: ClientCertificate,
+}
+
+/// What a client may show instead of the token.
+pub(crate) struct ClientCertificate {
+    pub(crate) certificate_pem: String,
+    pub(crate) key_pem: String,
 }
 
 /// A certificate with its key, as it is kept.
@@ -73,17 +81,28 @@ pub(crate) fn identity(state_dir: &Path, listen: IpAddr, now: Timestamp) -> Resu
     if fresh {
         ca.write(&ca_path)?;
     }
-    let addresses = addresses(listen);
-    let usable = |leaf: &Kept| !fresh && leaf.lasts(now) && leaf.addresses == addresses;
-    let leaf = if let Some(leaf) = Kept::read(&leaf_path).filter(usable) {
-        leaf
-    } else {
-        let leaf = make_leaf(&ca, addresses, now)?;
-        leaf.write(&leaf_path)?;
-        leaf
+    let kept_or_made = |path: &Path, purpose: Purpose, addresses: Vec<IpAddr>| {
+        let usable = |leaf: &Kept| !fresh && leaf.lasts(now) && leaf.addresses == addresses;
+        if let Some(leaf) = Kept::read(path).filter(usable) {
+            return Ok(leaf);
+        }
+        let leaf = make_leaf(&ca, purpose, addresses, now)?;
+        leaf.write(path)?;
+        Ok(leaf)
     };
+    let leaf = kept_or_made(&leaf_path, Purpose::Serve, addresses(listen))?;
+    let Kept { certificate_pem, key_pem, .. } =
+        kept_or_made(&state_dir.join("client.json"), Purpose::Authenticate, Vec::new())?;
     let config = server_config(&ca, &leaf)?;
-    Ok(Identity { config: Arc::new(config), ca_pem: ca.certificate_pem })
+    let client = ClientCertificate { certificate_pem, key_pem };
+    Ok(Identity { config: Arc::new(config), ca_pem: ca.certificate_pem, client })
+}
+
+/// What a certificate is for. One for the one thing is no good for the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Serve,
+    Authenticate,
 }
 
 /// The addresses of the serving certificate. `0.0.0.0` is none that a client could use.
@@ -110,19 +129,25 @@ fn make_ca(now: Timestamp) -> Result<Kept, Error> {
     })
 }
 
-fn make_leaf(ca: &Kept, addresses: Vec<IpAddr>, now: Timestamp) -> Result<Kept, Error> {
+fn make_leaf(ca: &Kept, purpose: Purpose, addresses: Vec<IpAddr>, now: Timestamp) -> Result<Kept, Error> {
     let ca_key = KeyPair::from_pem(&ca.key_pem).map_err(Error::certificate)?;
     // The issuer's name and key identifier are what the leaf repeats of it.
     let mut issuer = params("oncelet CA", now, CA_LIFE);
     issuer.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let issuer = Issuer::from_params(&issuer, ca_key);
-    let mut params = params("oncelet", now, LEAF_LIFE);
+    let name = if purpose == Purpose::Serve { "oncelet" } else { crate::auth::USER };
+    let mut params = params(name, now, LEAF_LIFE);
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let name = "localhost".try_into().map_err(Error::certificate)?;
-    params.subject_alt_names = addresses.iter().copied().map(SanType::IpAddress).collect();
-    params.subject_alt_names.push(SanType::DnsName(name));
+    match purpose {
+        Purpose::Authenticate => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Purpose::Serve => {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            let name = "localhost".try_into().map_err(Error::certificate)?;
+            params.subject_alt_names = addresses.iter().copied().map(SanType::IpAddress).collect();
+            params.subject_alt_names.push(SanType::DnsName(name));
+        }
+    }
     let key = KeyPair::generate().map_err(Error::certificate)?;
     let certificate = params.signed_by(&key, &issuer).map_err(Error::certificate)?;
     Ok(Kept {
@@ -148,9 +173,16 @@ fn server_config(ca: &Kept, leaf: &Kept) -> Result<ServerConfig, Error> {
     let chain = chain.into_iter().collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der(&leaf.key_pem)?));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(der(&ca.certificate_pem)?)).map_err(Error::Tls)?;
+    // Who shows none needs the token.
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| Error::Tls(rustls::Error::General(error.to_string())))?;
     let builder =
         ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(Error::Tls)?;
-    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).map_err(Error::Tls)?;
+    let mut config = builder.with_client_cert_verifier(clients).with_single_cert(chain, key).map_err(Error::Tls)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -6,12 +6,14 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
 use common::TestServer;
 use futures::{StreamExt, TryStreamExt, pin_mut};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, ObjectReference, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::metadata::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event as Recorded, EventType, Recorder, Reporter};
@@ -427,4 +429,28 @@ async fn a_dry_run_checks_and_stores_nothing() {
     assert!(shown.uid().is_some());
     assert!(api.get_opt("a").await.unwrap().is_none());
     assert!(api.create(&dry, &Widget::new("a", WidgetSpec::default())).await.is_err());
+}
+
+/// Some clients take no token. The certificate for clients is as good; that of the server, say, is not.
+#[tokio::test]
+async fn a_client_certificate_is_as_good_as_the_token() {
+    let server = TestServer::start().await;
+    let options = KubeConfigOptions { context: Some("oncelet-certificate".to_owned()), ..KubeConfigOptions::default() };
+    let client = server.client_of(&options).await;
+    let created = Api::<Widget>::namespaced(client, "default").create(&PostParams::default(), &widget("a")).await;
+    assert_eq!(created.unwrap().name_any(), "a");
+
+    let mut kubeconfig = Kubeconfig::read_from(server.kubeconfig()).unwrap();
+    let serving = std::fs::read_to_string(server.dir.path().join("state/serving.json")).unwrap();
+    let serving: serde_json::Value = serde_json::from_str(&serving).unwrap();
+    for named in &mut kubeconfig.auth_infos {
+        let user = named.auth_info.as_mut().unwrap();
+        let base64 = |field: &str| base64::engine::general_purpose::STANDARD.encode(serving[field].as_str().unwrap());
+        user.client_certificate_data = Some(base64("certificate_pem"));
+        user.client_key_data = Some(base64("key_pem").into());
+    }
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+    let client = Client::try_from(config).unwrap();
+    let refused = Api::<Widget>::namespaced(client, "default").get("a").await.unwrap_err();
+    assert!(!matches!(refused, kube::Error::Api(_)), "the handshake fails: {refused:?}");
 }

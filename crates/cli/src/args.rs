@@ -47,6 +47,9 @@ pub(crate) struct Up {
     /// Where to write the kubeconfig [default: kubeconfig in the data directory]
     #[arg(long, env = "ONCELET_KUBECONFIG", value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// Keep objects across restarts; without, they are gone when oncelet ends, as the application's that made them
+    #[arg(long, env = "ONCELET_PERSIST")]
+    pub(crate) persist: bool,
     /// The address of the API server; port 0 takes a free one
     #[arg(long, env = "ONCELET_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7643")]
     pub(crate) listen: SocketAddr,

@@ -32,6 +32,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
         kubeconfig: kubeconfig.clone(),
         crds: oncelet_api::crds(),
         parts: vec![log_part::part(paths.store())],
+        persist: args.persist,
         now,
     })
     .await?;

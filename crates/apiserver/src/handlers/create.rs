@@ -80,7 +80,7 @@ fn answered(call: &Call, question: Builtin, mut object: Value) -> Value {
     object["apiVersion"] = json!(call.resource.api_version());
     object["status"] = match question {
         Builtin::SelfSubjectReview => {
-            json!({"userInfo": {"username": "oncelet:admin", "groups": ["system:masters", "system:authenticated"]}})
+            json!({"userInfo": {"username": crate::auth::USER, "groups": ["system:masters", "system:authenticated"]}})
         }
         _ => json!({"allowed": true}),
     };

@@ -1,5 +1,6 @@
 //! DELETE of one object and of a collection; what goes with it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -193,6 +194,19 @@ pub(super) fn after_removal(app: &App, removed: &Stored) {
     release_dependents(app, removed, Policy::Background);
     if !removed.key.namespace.is_empty() {
         namespace::remove_if_empty(app, &removed.key.namespace);
+    }
+}
+
+/// Ends an object whose owners are all gone, as far as they are of kinds that are served here.
+pub(super) fn follow_owners(app: &App, table: &Arc<str>, object: &Stored, uids: &HashSet<&str>) {
+    let registry = app.registry();
+    let gone = |owner: &Value| {
+        let text = |field: &str| owner[field].as_str().unwrap_or_default();
+        registry.serves_kind(text("apiVersion"), text("kind")) && !uids.contains(text("uid"))
+    };
+    let mut owners = meta::owner_references(&object.value).peekable();
+    if owners.peek().is_some() && owners.all(gone) {
+        end(app, table, &object.key, Policy::Background);
     }
 }
 

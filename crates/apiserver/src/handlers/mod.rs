@@ -8,6 +8,7 @@ mod read;
 mod update;
 mod watch;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -16,7 +17,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::builtin::{Builtin, DEFINITIONS};
+use crate::builtin::{Builtin, DEFINITIONS, NAMESPACES};
 use crate::lifecycle::FieldValidation;
 use crate::negotiate::{Form, json_reply};
 use crate::patch::managers::{Writer, book_update};
@@ -196,6 +197,18 @@ impl Booking {
 impl Answer {
     fn ok(object: Value) -> Self {
         Self { code: 200, object, warnings: Vec::new() }
+    }
+}
+
+/// Goes on with what a kill interrupted in the middle: a removal takes several writes.
+pub(crate) fn resume(app: &App) {
+    let everything = app.store.everything();
+    let uids: HashSet<&str> = everything.iter().map(|(_, object)| crate::meta::text(&object.value, "uid")).collect();
+    for (table, object) in &everything {
+        if &**table == NAMESPACES && crate::meta::is_ending(&object.value) {
+            namespace::empty(app, &object.key.name);
+        }
+        delete::follow_owners(app, table, object, &uids);
     }
 }
 

@@ -1,22 +1,27 @@
-//! Objects in memory, and the ring of their changes.
+//! Objects in memory, the ring of their changes, and the file that they are kept in where somebody asks for it.
 //!
 //! ```text
 //! writers ──▶ tables (now) ──▶ ring (the last changes) ◀── watchers, each a cursor
+//!                  └─▶ disk, where objects are to outlast the server
 //! ```
 //!
 //! A writer appends to the ring and never waits for a watcher. A watcher remembers the version it has seen and reads on
 //! from there; one that falls behind the ring's tail learns that it has [`Expired`] and starts again from a list.
 
+mod disk;
 mod ring;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::meta;
+use disk::{Disk, Write};
+pub(crate) use disk::{Kept, ObjectFile};
 use ring::Ring;
 pub(crate) use ring::{Change, Effect, Expired};
 
@@ -66,10 +71,22 @@ pub(crate) struct Lost;
 /// A namespace that must be there, and stay, for the object to be created.
 pub(crate) type Parent<'a> = (&'a str, &'a Key);
 
+/// How long a request waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A write is not on the disk yet; it may still get there.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NotKept {
+    /// What the disk says.
+    pub(crate) why: String,
+}
+
 /// All objects of all resources.
 pub(crate) struct Store {
     state: Mutex<State>,
+    /// The newest version that may be told of.
     head: watch::Sender<u64>,
+    disk: Option<Disk>,
 }
 
 struct State {
@@ -84,7 +101,41 @@ impl Store {
         Self {
             state: Mutex::new(State { tables: HashMap::new(), ring: Ring::new(RING_CAPACITY, first), version: first }),
             head: watch::Sender::new(first),
+            disk: None,
         }
+    }
+
+    /// A store of what a file holds, whose writes go there. Its versions start above `first` and above all in the file.
+    pub(crate) fn kept(first: u64, file: ObjectFile, objects: Kept) -> Self {
+        let first = objects.iter().map(|(_, object)| object.version).fold(first, u64::max);
+        let mut store = Self::new(first);
+        let state = store.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (table, object) in objects {
+            state.tables.entry(table).or_default().insert(object.key.clone(), Arc::new(object));
+        }
+        store.disk = Some(file.keep_writing(store.head.clone()));
+        store
+    }
+
+    /// Waits until everything that was written so far may be told of.
+    pub(crate) async fn settled(&self) -> Result<(), NotKept> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        let version = self.version();
+        let mut head = self.head.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, head.wait_for(|head| *head >= version)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(NotKept { why: disk.trouble().unwrap_or_else(|| "it takes too long".to_owned()) }),
+        }
+    }
+
+    /// Every object, with its table.
+    pub(crate) fn everything(&self) -> Vec<(Arc<str>, Arc<Stored>)> {
+        let state = self.state();
+        let of_table = |(name, table): (&Arc<str>, &BTreeMap<Key, Arc<Stored>>)| {
+            table.values().map(|object| (Arc::clone(name), Arc::clone(object))).collect::<Vec<_>>()
+        };
+        state.tables.iter().flat_map(of_table).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -96,7 +147,7 @@ impl Store {
         self.state().version
     }
 
-    /// Woken with the newest version after every write.
+    /// Woken with the newest version that may be told of.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.head.subscribe()
     }
@@ -125,11 +176,13 @@ impl Store {
         Ok(Snapshot { version, objects: collect(Some(&past), namespace) })
     }
 
-    /// The changes to `table` after `cursor`, and the cursor to go on from.
+    /// The changes to `table` after `cursor` that may be told of, and the cursor to go on from.
     pub(crate) fn changes(&self, table: &str, cursor: u64) -> Result<(Vec<Arc<Change>>, u64), Expired> {
         let state = self.state();
-        let changes = state.ring.since(cursor)?.filter(|change| &*change.table == table).cloned().collect();
-        Ok((changes, state.version))
+        let head = *self.head.borrow();
+        let since = state.ring.since(cursor)?.take_while(|change| change.version <= head);
+        let changes = since.filter(|change| &*change.table == table).cloned().collect();
+        Ok((changes, cursor.max(head)))
     }
 
     /// Whether a table holds anything in `namespace`.
@@ -209,7 +262,15 @@ impl Store {
             Effect::Deleted => objects.remove(&key),
         };
         state.ring.push(Change { version, table: Arc::clone(table), effect, object: Arc::clone(&object), previous });
-        self.head.send_replace(version);
+        match &self.disk {
+            // Under the lock, so that the disk gets them in their order.
+            Some(disk) => disk.write(Write {
+                table: Arc::clone(table),
+                object: Arc::clone(&object),
+                gone: effect == Effect::Deleted,
+            }),
+            None => drop(self.head.send_replace(version)),
+        }
         object
     }
 }

@@ -32,6 +32,7 @@ pub fn config(dir: &TempDir) -> Config {
         kubeconfig: dir.path().join("kubeconfig"),
         crds: vec![widgets()],
         parts: Vec::new(),
+        persist: false,
         now: jiff::Timestamp::now,
     }
 }
@@ -42,7 +43,18 @@ impl TestServer {
     }
 
     pub async fn start_in(dir: TempDir) -> Self {
-        let server = Server::bind(config(&dir)).await.unwrap();
+        let config = config(&dir);
+        Self::start_with(dir, config).await
+    }
+
+    /// One whose objects outlast it.
+    pub async fn start_kept(dir: TempDir) -> Self {
+        let config = Config { persist: true, ..config(&dir) };
+        Self::start_with(dir, config).await
+    }
+
+    async fn start_with(dir: TempDir, config: Config) -> Self {
+        let server = Server::bind(config).await.unwrap();
         let url = server.url();
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(server.serve(shutdown.clone()));
@@ -54,8 +66,13 @@ impl TestServer {
     }
 
     pub async fn client(&self) -> kube::Client {
+        self.client_of(&KubeConfigOptions::default()).await
+    }
+
+    /// A client of another context than the default.
+    pub async fn client_of(&self, options: &KubeConfigOptions) -> kube::Client {
         let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, options).await.unwrap();
         kube::Client::try_from(config).unwrap()
     }
 
