@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use oncelet_tests::process::eventually;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -36,6 +37,8 @@ pub(crate) struct Step {
     content_type: Option<String>,
     /// Of a watch: how many events to await.
     events: Option<usize>,
+    /// The request is repeated until it is answered with this status: a real server takes a moment to serve a new kind.
+    until: Option<u16>,
     /// JSON pointers into the answer's body: only these are compared.
     only: Option<Vec<String>>,
     /// Values of the answer to use later, by JSON pointer.
@@ -131,7 +134,11 @@ impl Step {
             let content_type = self.content_type.as_deref().unwrap_or("application/json");
             headers.insert("content-type".to_owned(), content_type.to_owned());
         }
-        let reply = side.request(method, path, &headers, body, self.events);
+        let ask = || side.request(method, path, &headers, body.clone(), self.events);
+        let reply = match self.until {
+            None => ask(),
+            Some(wanted) => eventually(&self.title(), || Some(ask()).filter(|reply| reply.status == wanted)),
+        };
         for (name, pointer) in &self.save {
             let value = reply.body.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {}", reply.body));
             variables.insert(name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));

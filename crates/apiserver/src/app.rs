@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Certified, Token};
 use crate::builtin::DEFINITIONS;
-use crate::handlers::{self, Call};
+use crate::handlers::{self, Call, Subresource};
 use crate::negotiate::{error_reply, json_reply};
 use crate::part::{self, Part};
 use crate::registry::Registry;
@@ -171,13 +171,14 @@ impl App {
         if target.namespace.is_some() && !resource.namespaced {
             return Err(ApiError::no_such_path());
         }
-        let status = match target.subresource.as_deref() {
-            None => false,
-            Some("status") if resource.has_status => true,
-            Some(_) if self.part(&target).is_some() => false,
+        let subresource = match target.subresource.as_deref() {
+            None => Subresource::Object,
+            Some("status") if resource.has_status => Subresource::Status,
+            Some("scale") if resource.scale.is_some() => Subresource::Scale,
+            Some(_) if self.part(&target).is_some() => Subresource::Object,
             Some(_) => return Err(ApiError::no_such_path()),
         };
-        Ok(Call::new(Arc::clone(self), resource, target, status, query, headers))
+        Ok(Call::new(Arc::clone(self), resource, target, subresource, query, headers))
     }
 }
 

@@ -47,6 +47,14 @@ pub(crate) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError
     if value.is_object() { Ok(value) } else { Err(ApiError::bad_request("the body of the request is not an object")) }
 }
 
+/// The fields that an object in JSON has twice.
+pub(crate) fn duplicates(headers: &HeaderMap, body: &[u8]) -> Vec<String> {
+    match media_type(headers) {
+        "" | "application/json" => crate::duplicates::find(body),
+        _ => Vec::new(),
+    }
+}
+
 pub(crate) fn json(body: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_slice(body)
         .map_err(|error| ApiError::bad_request(format!("the body of the request is not JSON: {error}")))

@@ -60,6 +60,10 @@ fn aggregated_resource(resource: &Resource) -> Value {
     if resource.has_status {
         subresources.push(json!({"subresource": "status", "responseKind": kind, "verbs": ["get", "patch", "update"]}));
     }
+    if resource.scale.is_some() {
+        let scale = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
+        subresources.push(json!({"subresource": "scale", "responseKind": scale, "verbs": ["get", "patch", "update"]}));
+    }
     for part in &resource.parts {
         subresources.push(json!({"subresource": part, "responseKind": kind, "verbs": ["get"]}));
     }
@@ -127,6 +131,12 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Resu
             list.push(json!({
                 "name": format!("{}/status", resource.plural), "singularName": "", "namespaced": resource.namespaced,
                 "kind": resource.kind, "verbs": ["get", "patch", "update"],
+            }));
+        }
+        if resource.scale.is_some() {
+            list.push(json!({
+                "name": format!("{}/scale", resource.plural), "singularName": "", "namespaced": resource.namespaced,
+                "group": "autoscaling", "version": "v1", "kind": "Scale", "verbs": ["get", "patch", "update"],
             }));
         }
         for part in &resource.parts {

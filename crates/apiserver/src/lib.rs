@@ -14,6 +14,7 @@ mod auth;
 mod body;
 mod builtin;
 mod discovery;
+mod duplicates;
 mod files;
 mod handlers;
 mod kubeconfig;

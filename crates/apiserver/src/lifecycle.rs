@@ -30,6 +30,19 @@ impl FieldValidation {
     }
 }
 
+/// What becomes of what a writer got wrong without harm.
+#[derive(Clone, Copy)]
+pub(crate) struct Strictness<'a> {
+    pub(crate) validation: FieldValidation,
+    /// Fields that were there twice.
+    pub(crate) duplicates: &'a [String],
+}
+
+impl Strictness<'_> {
+    /// For what the server itself writes.
+    const NONE: Self = Self { validation: FieldValidation::Ignore, duplicates: &[] };
+}
+
 /// An object that may be stored.
 pub(crate) struct Admitted {
     pub(crate) object: Value,
@@ -61,9 +74,8 @@ pub(crate) fn seed(
     kept: Option<&Value>,
     now: Timestamp,
 ) -> Result<Value, ApiError> {
-    let validation = FieldValidation::Ignore;
     let Some(old) = kept else {
-        return create(resource, object, "", None, validation, now).map(|admitted| admitted.object);
+        return create(resource, object, "", None, Strictness::NONE, now).map(|admitted| admitted.object);
     };
     // What others have written on it stays.
     let mut metadata = old["metadata"].clone();
@@ -71,7 +83,7 @@ pub(crate) fn seed(
         metadata[field] = value.clone();
     }
     object["metadata"] = metadata;
-    update(resource, object, &Change { old, status: false }, validation, now).map(|admitted| admitted.object)
+    update(resource, object, &Change { old, status: false }, Strictness::NONE, now).map(|admitted| admitted.object)
 }
 
 /// Admits a new object. `name` is there where the URL names the object (server-side apply).
@@ -80,7 +92,7 @@ pub(crate) fn create(
     mut object: Value,
     namespace: &str,
     name: Option<&str>,
-    validation: FieldValidation,
+    strictness: Strictness<'_>,
     now: Timestamp,
 ) -> Result<Admitted, ApiError> {
     check_type(resource, &mut object)?;
@@ -88,7 +100,7 @@ pub(crate) fn create(
     if !meta::text(&object, "resourceVersion").is_empty() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    let mut warnings = prune(resource, &mut object, validation)?;
+    let mut warnings = prune(resource, &mut object, strictness)?;
     for field in SERVER_FIELDS {
         meta::remove(&mut object, field);
     }
@@ -127,7 +139,7 @@ pub(crate) fn update(
     resource: &Resource,
     mut object: Value,
     change: &Change<'_>,
-    validation: FieldValidation,
+    strictness: Strictness<'_>,
     now: Timestamp,
 ) -> Result<Admitted, ApiError> {
     let old = change.old;
@@ -151,7 +163,7 @@ pub(crate) fn update(
         let cause = Cause::invalid("metadata.uid", json!(uid), "field is immutable");
         return Err(ApiError::invalid(subject, name, vec![cause]));
     }
-    let mut warnings = prune(resource, &mut object, validation)?;
+    let mut warnings = prune(resource, &mut object, strictness)?;
     if let Some(builtin) = resource.builtin() {
         object = builtin.store(object);
     }
@@ -244,7 +256,7 @@ fn check_namespace(resource: &Resource, object: &mut Value, namespace: &str) -> 
 }
 
 /// Drops unknown fields, and says so as the client asked.
-fn prune(resource: &Resource, object: &mut Value, validation: FieldValidation) -> Result<Vec<String>, ApiError> {
+fn prune(resource: &Resource, object: &mut Value, strictness: Strictness<'_>) -> Result<Vec<String>, ApiError> {
     if resource.is_custom() {
         if let Some(metadata) = object.get_mut("metadata") {
             meta::drop_nulls(metadata);
@@ -255,8 +267,10 @@ fn prune(resource: &Resource, object: &mut Value, validation: FieldValidation) -
     // Its own schema is as open as the objects that it describes.
     meta::remove(object, "managedFields");
     let unknown = resource.schema.prune(object);
-    let texts: Vec<String> = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
-    match validation {
+    let duplicates = strictness.duplicates.iter().map(|field| format!("duplicate field \"{field}\""));
+    let unknown = unknown.iter().map(|field| format!("unknown field \"{field}\""));
+    let texts: Vec<String> = duplicates.chain(unknown).collect();
+    match strictness.validation {
         FieldValidation::Strict if !texts.is_empty() => {
             let (kind, list) = (&resource.kind, texts.join(", "));
             Err(ApiError::bad_request(format!(

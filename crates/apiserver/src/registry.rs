@@ -26,11 +26,41 @@ pub(crate) struct Resource {
     /// Where its objects are stored; versions of one kind share a table.
     pub(crate) table: Arc<str>,
     pub(crate) has_status: bool,
+    pub(crate) scale: Option<Scale>,
+    /// Paths of the fields that field selectors may name, beside those of every object.
+    pub(crate) selectable: Vec<String>,
+    /// The version as which objects are stored, where there are several.
+    pub(crate) storage: Option<StorageVersion>,
     /// The names of the parts that somebody else answers for.
     pub(crate) parts: Vec<&'static str>,
     pub(crate) columns: Vec<Column>,
     pub(crate) schema: Arc<Schema>,
     pub(crate) nature: Nature,
+}
+
+/// The version as which the objects of a kind are stored, whichever they are written as.
+#[derive(Clone)]
+pub(crate) struct StorageVersion {
+    api_version: String,
+    schema: Arc<Schema>,
+}
+
+/// Where the numbers of `/scale` are in an object: paths of names, without the leading dot.
+pub(crate) struct Scale {
+    pub(crate) spec_replicas: String,
+    pub(crate) status_replicas: String,
+    pub(crate) label_selector: Option<String>,
+}
+
+impl Scale {
+    fn of(raw: &Value) -> Option<Self> {
+        let path = |field: &str| raw[field].as_str().map(|path| path.trim_start_matches('.').to_owned());
+        Some(Self {
+            spec_replicas: path("specReplicasPath")?,
+            status_replicas: path("statusReplicasPath")?,
+            label_selector: path("labelSelectorPath"),
+        })
+    }
 }
 
 /// Where a resource comes from, which decides what else it does.
@@ -63,6 +93,27 @@ impl Resource {
         matches!(self.nature, Nature::Custom { .. })
     }
 
+    /// Makes an object that was stored one of this version: without the fields that it does not know.
+    pub(crate) fn from_storage(&self, object: &mut Value) {
+        if self.storage.is_some() {
+            prune_content(&self.schema, object);
+        }
+        object["apiVersion"] = json!(self.api_version());
+    }
+
+    /// Whether objects are shown exactly as they are stored.
+    pub(crate) fn shows_what_is_stored(&self) -> bool {
+        self.is_custom() && self.storage.is_none()
+    }
+
+    /// Makes an object of this version one to be stored.
+    pub(crate) fn to_storage(&self, object: &mut Value) {
+        if let Some(storage) = &self.storage {
+            prune_content(&storage.schema, object);
+            object["apiVersion"] = json!(storage.api_version);
+        }
+    }
+
     /// In the order in which discovery lists them.
     pub(crate) fn verbs(&self) -> &'static [&'static str] {
         match self.builtin() {
@@ -71,6 +122,13 @@ impl Resource {
             _ => &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
         }
     }
+}
+
+fn prune_content(schema: &Schema, object: &mut Value) {
+    // What is in it is the server's, and not for a schema to say.
+    let metadata = object["metadata"].take();
+    schema.prune(object);
+    object["metadata"] = metadata;
 }
 
 /// `v1` for the legacy group, `group/version` for the others.
@@ -116,6 +174,9 @@ impl Registry {
                 Some(_) => {}
             }
         }
+        for (_, versions) in &mut groups {
+            versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
+        }
         groups
     }
 
@@ -128,14 +189,40 @@ impl Registry {
     }
 }
 
+/// The greater, the more stable, and then the newer: `v2`, `v1`, `v2beta1`, `v1beta2`, `v1alpha1`, and all others.
+fn priority(version: &str) -> (u8, u32, u32) {
+    let parse = || {
+        let rest = version.strip_prefix('v')?;
+        let (major, stage) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+        let major = major.parse().ok()?;
+        match stage {
+            "" => Some((3, major, 0)),
+            _ if let Some(minor) = stage.strip_prefix("beta") => Some((2, major, minor.parse().ok()?)),
+            _ => Some((1, major, stage.strip_prefix("alpha")?.parse().ok()?)),
+        }
+    };
+    parse().unwrap_or_default()
+}
+
 /// The resources that a definition brings: one per served version.
 pub(crate) fn from_definition(definition: &Value) -> Result<Vec<Resource>, SchemaError> {
     let spec = &definition["spec"];
     let names = &spec["names"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
-    let versions = spec["versions"].as_array().into_iter().flatten().enumerate();
+    let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice).iter().enumerate();
+    let several = versions.len() > 1;
     let served = versions.filter(|(_, version)| version["served"] == true);
+    let storage = spec["versions"].as_array().and_then(|all| all.iter().find(|version| version["storage"] == true));
+    let storage = storage.filter(|_| several).map(|version| {
+        let raw = version["schema"]["openAPIV3Schema"].clone();
+        let path = format!("spec.versions[{}].schema.openAPIV3Schema", text(&version["name"]));
+        Ok(StorageVersion {
+            api_version: api_version(&text(&spec["group"]), &text(&version["name"])),
+            schema: Arc::new(Schema::parse(&with_object_meta(raw), &path)?),
+        })
+    });
+    let storage = storage.transpose()?;
     served
         .map(|(index, version)| {
             let raw_schema = version["schema"]["openAPIV3Schema"].clone();
@@ -152,6 +239,9 @@ pub(crate) fn from_definition(definition: &Value) -> Result<Vec<Resource>, Schem
                 namespaced: spec["scope"] == "Namespaced",
                 table: Arc::from(meta::name(definition)),
                 has_status: version["subresources"]["status"].is_object(),
+                scale: Scale::of(&version["subresources"]["scale"]),
+                selectable: selectable(version),
+                storage: storage.clone(),
                 parts: Vec::new(),
                 columns: Column::of_custom(&version["additionalPrinterColumns"]),
                 schema: Arc::new(Schema::parse(&with_object_meta(raw_schema.clone()), &path)?),
@@ -159,6 +249,11 @@ pub(crate) fn from_definition(definition: &Value) -> Result<Vec<Resource>, Schem
             })
         })
         .collect()
+}
+
+fn selectable(version: &Value) -> Vec<String> {
+    let fields = version["selectableFields"].as_array().into_iter().flatten();
+    fields.filter_map(|field| Some(field["jsonPath"].as_str()?.trim_start_matches('.').to_owned())).collect()
 }
 
 /// Names that a definition may leave out, as Kubernetes fills them in.

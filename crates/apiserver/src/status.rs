@@ -109,6 +109,14 @@ impl ApiError {
         Self { details: Some(Box::new(subject.details(name))), ..Self::new(409, "AlreadyExists", message) }
     }
 
+    /// What cannot be answered although nobody did anything wrong.
+    pub(crate) fn internal(why: String) -> Self {
+        let message = format!("Internal error occurred: {why}");
+        let cause = Cause { reason: "", message: why, field: String::new() };
+        let details = Details { causes: vec![cause], ..Details::default() };
+        Self { details: Some(Box::new(details)), ..Self::new(500, "InternalError", message) }
+    }
+
     pub(crate) fn conflict(subject: Subject<'_>, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", subject.qualified());
         Self { details: Some(Box::new(subject.details(name))), ..Self::new(409, "Conflict", message) }
@@ -196,7 +204,7 @@ impl Details {
             let causes: Vec<_> = self
                 .causes
                 .iter()
-                .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
+                .map(Cause::to_json)
                 .collect();
             out.insert("causes".to_owned(), Value::Array(causes));
         }
@@ -204,6 +212,13 @@ impl Details {
             out.insert("retryAfterSeconds".to_owned(), json!(self.retry_after_seconds));
         }
         Value::Object(out)
+    }
+}
+
+impl Cause {
+    fn to_json(&self) -> Value {
+        let fields = [("reason", self.reason), ("message", &self.message), ("field", &self.field)];
+        fields.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), json!(text))).collect()
     }
 }
 

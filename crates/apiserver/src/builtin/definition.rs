@@ -1,5 +1,7 @@
 //! `CustomResourceDefinition`: what is checked when one is written, and the status that says it is served.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::meta;
@@ -62,16 +64,72 @@ pub(super) fn check(new: &Value) -> Vec<Cause> {
         let why = "must have exactly one version marked as storage version";
         causes.push(Cause::invalid("spec.versions", &spec["versions"], why));
     }
+    let mut names = HashSet::new();
+    if !versions.iter().all(|version| names.insert(version["name"].as_str())) {
+        causes.push(Cause::invalid("spec.versions", &spec["versions"], "must contain unique version names"));
+    }
     for (index, version) in versions.iter().enumerate() {
         if !version["schema"]["openAPIV3Schema"].is_object() {
             let field = format!("spec.versions[{index}].schema.openAPIV3Schema");
             causes.push(Cause::required(field, ""));
         }
+        // What is the same in all versions, as it is in one, Kubernetes looks for at the top.
+        let place = if versions.len() == 1 { "spec".to_owned() } else { format!("spec.versions[{index}]") };
+        causes.extend(check_scale(&version["subresources"]["scale"], &place));
+        causes.extend(check_selectable(version, &place));
     }
     if let Err(error) = from_definition(new) {
         causes.push(Cause::invalid(error.path, "\"schema\"", error.why));
     }
     causes
+}
+
+fn check_scale(scale: &Value, place: &str) -> Vec<Cause> {
+    if !scale.is_object() {
+        return Vec::new();
+    }
+    let mut causes = Vec::new();
+    for (field, homes) in [
+        ("specReplicasPath", &[".spec."][..]),
+        ("statusReplicasPath", &[".status."]),
+        ("labelSelectorPath", &[".spec.", ".status."]),
+    ] {
+        let at = format!("{place}.subresources.scale.{field}");
+        match scale[field].as_str().unwrap_or_default() {
+            "" if field == "labelSelectorPath" => {}
+            "" => causes.push(Cause::required(at, "")),
+            path if homes.iter().any(|home| path.starts_with(home)) => {}
+            path => {
+                let homes: Vec<_> = homes.iter().map(|home| home.trim_end_matches('.')).collect();
+                let why = format!("should be a json path under {}", homes.join(" or "));
+                causes.push(Cause::invalid(at, json!(path), why));
+            }
+        }
+    }
+    causes
+}
+
+/// A field selector compares text: only fields that are one can be selected by.
+fn check_selectable(version: &Value, place: &str) -> Vec<Cause> {
+    let fields = version["selectableFields"].as_array().into_iter().flatten().enumerate();
+    let wrong = |(index, field): (usize, &Value)| {
+        let path = field["jsonPath"].as_str().unwrap_or_default();
+        let at = format!("{place}.selectableFields[{index}].jsonPath");
+        if path.is_empty() {
+            return Some(Cause::required(at, ""));
+        }
+        let schema = &version["schema"]["openAPIV3Schema"];
+        let names = path.strip_prefix('.').unwrap_or_default().split('.');
+        let found = names.fold(schema, |schema, name| &schema["properties"][name]);
+        let why = match found["type"].as_str() {
+            Some("string" | "boolean" | "integer") => return None,
+            Some(_) => "must point to a field of type string, boolean or integer. Enum string fields and strings with \
+                        formats are allowed.",
+            None => "is an invalid path: does not refer to a valid field",
+        };
+        Some(Cause::invalid(at, json!(path), why))
+    };
+    fields.filter_map(wrong).collect()
 }
 
 #[cfg(test)]

@@ -150,6 +150,9 @@ fn resource(builtin: Builtin, (group, version): (&str, &str), kind: &str, plural
         namespaced: true,
         table: Arc::from(table),
         has_status: false,
+        scale: None,
+        selectable: Vec::new(),
+        storage: None,
         parts: Vec::new(),
         columns: vec![Column::name()],
         // These schemas come from a published crate; a test reads every one of them.

@@ -38,10 +38,11 @@ pub(super) fn store_new(call: &Call, object: Value, book: impl FnOnce(&mut Value
         object,
         namespace,
         call.name.as_deref(),
-        call.field_validation(),
+        call.strictness(),
         call.now(),
     )?;
     book(&mut admitted.object);
+    call.resource.to_storage(&mut admitted.object);
     let subject = call.resource.subject();
     let name = meta::name(&admitted.object).to_owned();
     let key = Key::new(namespace, &name);

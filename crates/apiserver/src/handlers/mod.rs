@@ -5,6 +5,7 @@ mod delete;
 mod namespace;
 mod patch;
 mod read;
+mod scale;
 mod update;
 mod watch;
 
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::builtin::{Builtin, DEFINITIONS, NAMESPACES};
-use crate::lifecycle::FieldValidation;
+use crate::lifecycle::{FieldValidation, Strictness};
 use crate::negotiate::{Form, json_reply};
 use crate::patch::managers::{Writer, book_update};
 use crate::registry::Resource;
@@ -26,6 +27,7 @@ use crate::route::{Query, Target};
 use crate::selectors::Selector;
 use crate::status::ApiError;
 use crate::storage::{Key, Stored};
+use crate::{body, meta};
 
 /// One request for a resource or one of its objects.
 pub(crate) struct Call {
@@ -34,10 +36,31 @@ pub(crate) struct Call {
     /// `None` is all namespaces, or a resource without namespaces.
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
-    /// The request is for `/status`.
-    pub(crate) status: bool,
+    pub(crate) subresource: Subresource,
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
+    /// Fields that the body has twice.
+    duplicates: Vec<String>,
+}
+
+/// Which side of an object a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subresource {
+    /// All of it.
+    Object,
+    Status,
+    Scale,
+}
+
+impl Subresource {
+    /// As `managedFields` have it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Object => "",
+            Self::Status => "status",
+            Self::Scale => "scale",
+        }
+    }
 }
 
 /// An object to answer with.
@@ -52,12 +75,16 @@ impl Call {
         app: Arc<App>,
         resource: Arc<Resource>,
         target: Target,
-        status: bool,
+        subresource: Subresource,
         query: Query,
         headers: HeaderMap,
     ) -> Self {
         let Target { namespace, name, .. } = target;
-        Self { app, resource, namespace, name, status, query, headers }
+        Self { app, resource, namespace, name, subresource, query, headers, duplicates: Vec::new() }
+    }
+
+    fn is_of_status(&self) -> bool {
+        self.subresource == Subresource::Status
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -76,7 +103,10 @@ impl Call {
     }
 
     fn selector(&self) -> Result<Selector, ApiError> {
-        let selectable = self.resource.builtin().map_or(&[][..], Builtin::selectable);
+        let selectable = |field: &str| match self.resource.builtin() {
+            Some(builtin) => builtin.selectable().contains(&field),
+            None => self.resource.selectable.iter().any(|one| one == field),
+        };
         Selector::parse(self.query.text("labelSelector"), self.query.text("fieldSelector"), selectable)
     }
 
@@ -95,7 +125,7 @@ impl Call {
             Some(builtin) => builtin.show(object),
             None => object,
         };
-        object["apiVersion"] = json!(self.resource.api_version());
+        self.resource.from_storage(&mut object);
         object
     }
 
@@ -129,11 +159,12 @@ impl Call {
         };
         let mut shown = show(new);
         book_update(&show(old), &mut shown, given, Some(&self.resource.schema), &booking.writer(self));
-        crate::meta::copy(&shown, new, "managedFields");
+        meta::copy(&shown, new, "managedFields");
     }
 
-    fn field_validation(&self) -> FieldValidation {
-        FieldValidation::parse(self.query.text("fieldValidation"))
+    fn strictness(&self) -> Strictness<'_> {
+        let validation = FieldValidation::parse(self.query.text("fieldValidation"));
+        Strictness { validation, duplicates: &self.duplicates }
     }
 
     /// Who writes: as it names itself, or else its program.
@@ -180,14 +211,14 @@ struct Booking {
 
 impl Booking {
     fn of(call: &Call) -> Self {
-        Self { manager: call.manager(), api_version: call.resource.api_version(), now: crate::meta::time(call.now()) }
+        Self { manager: call.manager(), api_version: call.resource.api_version(), now: meta::time(call.now()) }
     }
 
     fn writer(&self, call: &Call) -> Writer<'_> {
         Writer {
             manager: &self.manager,
             api_version: &self.api_version,
-            status: call.status,
+            subresource: call.subresource.name(),
             has_status: call.resource.has_status,
             now: &self.now,
         }
@@ -203,18 +234,24 @@ impl Answer {
 /// Goes on with what a kill interrupted in the middle: a removal takes several writes.
 pub(crate) fn resume(app: &App) {
     let everything = app.store.everything();
-    let uids: HashSet<&str> = everything.iter().map(|(_, object)| crate::meta::text(&object.value, "uid")).collect();
+    let uids: HashSet<&str> = everything.iter().map(|(_, object)| meta::text(&object.value, "uid")).collect();
     for (table, object) in &everything {
-        if &**table == NAMESPACES && crate::meta::is_ending(&object.value) {
+        if &**table == NAMESPACES && meta::is_ending(&object.value) {
             namespace::empty(app, &object.key.name);
         }
         delete::follow_owners(app, table, object, &uids);
     }
 }
 
-pub(crate) fn dispatch(method: &Method, call: Call, body: &[u8]) -> Result<Response<Body>, ApiError> {
+pub(crate) fn dispatch(method: &Method, mut call: Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
     let one = call.name.is_some();
     call.check_options(method)?;
+    if call.subresource == Subresource::Scale {
+        return scale::dispatch(method, &call, raw);
+    }
+    if matches!(*method, Method::POST | Method::PUT) && call.strictness().validation != FieldValidation::Ignore {
+        call.duplicates = body::duplicates(&call.headers, raw);
+    }
     if call.resource.builtin().is_some_and(Builtin::is_question) && (method != Method::POST || one) {
         return Err(ApiError::method_not_allowed());
     }
@@ -222,11 +259,11 @@ pub(crate) fn dispatch(method: &Method, call: Call, body: &[u8]) -> Result<Respo
         (&Method::GET, false) if call.query.flag("watch") => watch::watch(call),
         (&Method::GET, true) => read::get(&call),
         (&Method::GET, false) => read::list(&call),
-        (&Method::POST, false) => create::create(&call, body),
-        (&Method::PUT, true) => update::update(&call, body),
-        (&Method::PATCH, true) => patch::patch(&call, body),
-        (&Method::DELETE, true) if !call.status => delete::delete(&call, body),
-        (&Method::DELETE, false) => delete::delete_collection(&call, body),
+        (&Method::POST, false) => create::create(&call, raw),
+        (&Method::PUT, true) => update::update(&call, raw),
+        (&Method::PATCH, true) => patch::patch(&call, raw),
+        (&Method::DELETE, true) if !call.is_of_status() => delete::delete(&call, raw),
+        (&Method::DELETE, false) => delete::delete_collection(&call, raw),
         _ => Err(ApiError::method_not_allowed()),
     }
 }

@@ -110,7 +110,7 @@ fn apply(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
         })
     };
     match change() {
-        Err(error) if error.code == 404 && !call.status => {}
+        Err(error) if error.code == 404 && !call.is_of_status() => {}
         answer => return call.reply(answer?),
     }
     if !names_itself {

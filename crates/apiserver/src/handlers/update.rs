@@ -66,14 +66,15 @@ pub(super) fn replace(call: &Call, compute: impl Fn(&Value) -> Result<Next, ApiE
         let given = next.object["metadata"]["managedFields"].as_array().filter(|given| !given.is_empty());
         let given = given.map(|given| Value::Array(given.clone()));
         let given = given.filter(|given| *given != read.value["metadata"]["managedFields"]);
-        let change = Change { old: &read.value, status: call.status };
+        let change = Change { old: &read.value, status: call.is_of_status() };
         let mut admitted =
-            lifecycle::update(&call.resource, next.object, &change, call.field_validation(), call.now())?;
+            lifecycle::update(&call.resource, next.object, &change, call.strictness(), call.now())?;
         if let Some(entries) = next.applied {
             book_apply(entries, &mut admitted.object);
         } else {
             call.book(&read.value, &mut admitted.object, given.as_ref());
         }
+        call.resource.to_storage(&mut admitted.object);
         if let Some(answer) = commit(call, &read, admitted) {
             return Ok(answer);
         }

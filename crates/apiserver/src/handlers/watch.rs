@@ -162,10 +162,10 @@ impl Watcher {
         let was_selected =
             change.previous.as_ref().is_some_and(|object| self.call.selects(&self.selector, &object.value));
         let now_selected = change.effect != Effect::Deleted && self.call.selects(&self.selector, &change.object.value);
-        let (event, object) = match (was_selected, now_selected, &change.previous) {
-            (false, true, _) => ("ADDED", &change.object.value),
-            (true, true, _) => ("MODIFIED", &change.object.value),
-            (true, false, _) if change.effect == Effect::Deleted => ("DELETED", &change.object.value),
+        let event = match (was_selected, now_selected, &change.previous) {
+            (false, true, _) => "ADDED",
+            (true, true, _) => "MODIFIED",
+            (true, false, _) if change.effect == Effect::Deleted => "DELETED",
             // It left the selection: as it was when it was last was_selected, at the version of its leaving.
             (true, false, Some(previous)) => {
                 let mut gone = self.call.present(&previous.value);
@@ -174,7 +174,10 @@ impl Watcher {
             }
             _ => return,
         };
-        self.send(event, self.call.present(object));
+        if self.form == Form::Plain && self.call.resource.shows_what_is_stored() {
+            return self.push_json(event, change.json());
+        }
+        self.send(event, self.call.present(&change.object.value));
     }
 
     fn send(&mut self, event: &str, object: Value) {
@@ -201,8 +204,14 @@ impl Watcher {
     }
 
     fn push(&mut self, event: &str, object: &Value) {
-        let mut line = json!({"type": event, "object": object}).to_string();
-        line.push('\n');
+        self.push_json(event, object.to_string().as_bytes());
+    }
+
+    fn push_json(&mut self, event: &str, object: &[u8]) {
+        let mut line = Vec::with_capacity(object.len() + 40);
+        for part in [b"{\"type\":\"", event.as_bytes(), b"\",\"object\":", object, b"}\n"] {
+            line.extend_from_slice(part);
+        }
         self.pending.push_back(Bytes::from(line));
     }
 }

@@ -74,7 +74,7 @@ mod tests {
         let client = Writer {
             manager: "kubectl-client-side-apply",
             api_version: "g/v1",
-            status: false,
+            subresource: "",
             has_status: true,
             now: &now,
         };

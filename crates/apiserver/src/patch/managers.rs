@@ -17,7 +17,8 @@ use crate::status::{ApiError, Cause, Details};
 pub(crate) struct Writer<'a> {
     pub(crate) manager: &'a str,
     pub(crate) api_version: &'a str,
-    pub(crate) status: bool,
+    /// `""`, `status` or `scale`
+    pub(crate) subresource: &'a str,
     /// The resource keeps its status apart, so that other writes never touch it.
     pub(crate) has_status: bool,
     /// `metav1.Time`
@@ -42,21 +43,28 @@ impl Entry {
     }
 
     fn is(&self, writer: &Writer<'_>, operation: &str) -> bool {
-        let subresource = if writer.status { "status" } else { "" };
         self.raw["manager"] == writer.manager
             && self.raw["operation"] == operation
-            && self.raw["subresource"].as_str().unwrap_or_default() == subresource
+            && self.raw["subresource"].as_str().unwrap_or_default() == writer.subresource
     }
 }
 
 impl Writer<'_> {
+    /// Kubernetes gives what is written through `/scale` no time.
+    fn is_timed(&self) -> bool {
+        self.subresource != "scale"
+    }
+
     fn entry(&self, operation: &str, fields: FieldSet) -> Entry {
         let mut raw = json!({
             "manager": self.manager, "operation": operation, "apiVersion": self.api_version, "time": self.now,
             "fieldsType": "FieldsV1",
         });
-        if self.status {
-            raw["subresource"] = json!("status");
+        if !self.subresource.is_empty() {
+            raw["subresource"] = json!(self.subresource);
+        }
+        if !self.is_timed() && let Some(fields) = raw.as_object_mut() {
+            fields.shift_remove("time");
         }
         Entry { raw, fields }
     }
@@ -65,7 +73,7 @@ impl Writer<'_> {
     fn relevant(&self, mut set: FieldSet) -> FieldSet {
         set.remove_field("apiVersion");
         set.remove_field("kind");
-        if self.status {
+        if self.subresource == "status" {
             set.keep_field("status");
         } else if self.has_status {
             set.remove_field("status");
@@ -116,7 +124,7 @@ pub(crate) fn book_update(
             Some(mine) => {
                 let before = mine.fields.clone();
                 mine.fields.union(&changed);
-                if mine.fields != before {
+                if mine.fields != before && writer.is_timed() {
                     mine.raw["time"] = writer.now.clone();
                 }
             }
@@ -257,7 +265,7 @@ mod tests {
     use super::*;
 
     fn writer<'a>(manager: &'a str, now: &'a Value) -> Writer<'a> {
-        Writer { manager, api_version: "g/v1", status: false, has_status: true, now }
+        Writer { manager, api_version: "g/v1", subresource: "", has_status: true, now }
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "reads better where it is called")]

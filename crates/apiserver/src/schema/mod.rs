@@ -243,7 +243,7 @@ fn strings(value: &Value) -> Vec<String> {
 }
 
 /// `parent.child`, or `child` at the root.
-fn join(parent: &str, child: &str) -> String {
+pub(crate) fn join(parent: &str, child: &str) -> String {
     if parent.is_empty() { child.to_owned() } else { format!("{parent}.{child}") }
 }
 

@@ -22,11 +22,11 @@ use tokio::sync::watch;
 use crate::meta;
 use disk::{Disk, Write};
 pub(crate) use disk::{Kept, ObjectFile};
-use ring::Ring;
+use ring::{Capacity, Ring};
 pub(crate) use ring::{Change, Effect, Expired};
 
-/// How many changes a watcher may lag behind before it has to list again. Each holds on to one state of an object.
-const RING_CAPACITY: usize = 4096;
+/// How far a watcher may lag behind before it has to list again. Each change holds on to one state of an object.
+const RING_CAPACITY: Capacity = Capacity { changes: 4096, bytes: 64 * 1024 * 1024 };
 
 /// Where an object lives within its table. Cluster-scoped objects have an empty namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -261,7 +261,7 @@ impl Store {
             Effect::Added | Effect::Modified => objects.insert(key, Arc::clone(&object)),
             Effect::Deleted => objects.remove(&key),
         };
-        state.ring.push(Change { version, table: Arc::clone(table), effect, object: Arc::clone(&object), previous });
+        state.ring.push(Change::new(version, Arc::clone(table), effect, Arc::clone(&object), previous));
         match &self.disk {
             // Under the lock, so that the disk gets them in their order.
             Some(disk) => disk.write(Write {

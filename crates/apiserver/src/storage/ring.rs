@@ -1,7 +1,10 @@
 //! The last changes, oldest first, in a bounded ring.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde_json::Value;
 
 use super::Stored;
 
@@ -22,6 +25,25 @@ pub(crate) struct Change {
     /// The object after the write; for a deletion its last state, at the deletion's version.
     pub(crate) object: Arc<Stored>,
     pub(crate) previous: Option<Arc<Stored>>,
+    /// The object as JSON, once somebody has asked.
+    json: OnceLock<Bytes>,
+}
+
+impl Change {
+    pub(super) fn new(
+        version: u64,
+        table: Arc<str>,
+        effect: Effect,
+        object: Arc<Stored>,
+        previous: Option<Arc<Stored>>,
+    ) -> Self {
+        Self { version, table, effect, object, previous, json: OnceLock::new() }
+    }
+
+    /// The object as it is stored, as JSON: written once, however many watch.
+    pub(crate) fn json(&self) -> &Bytes {
+        self.json.get_or_init(|| self.object.value.to_string().into())
+    }
 }
 
 /// The changes after this version are no longer all there: list again.
@@ -32,24 +54,30 @@ pub(crate) struct Expired {
 }
 
 pub(super) struct Ring {
-    changes: VecDeque<Arc<Change>>,
-    capacity: usize,
+    /// Each with what it holds on to, in bytes, roughly.
+    changes: VecDeque<(Arc<Change>, usize)>,
+    capacity: Capacity,
+    held: usize,
     /// Every change after this version is in `changes`.
     floor: u64,
 }
 
 impl Ring {
-    pub(super) fn new(capacity: usize, floor: u64) -> Self {
-        Self { changes: VecDeque::new(), capacity, floor }
+    pub(super) fn new(capacity: Capacity, floor: u64) -> Self {
+        Self { changes: VecDeque::new(), capacity, held: 0, floor }
     }
 
     pub(super) fn push(&mut self, change: Change) {
-        if self.changes.len() == self.capacity
-            && let Some(dropped) = self.changes.pop_front()
+        let weight = weight(&change.object.value);
+        self.held += weight;
+        self.changes.push_back((Arc::new(change), weight));
+        // The newest stays, however large: a watcher that is up to date must not be lapped by one write.
+        while self.changes.len() > self.capacity.changes || (self.held > self.capacity.bytes && self.changes.len() > 1)
         {
+            let Some((dropped, weight)) = self.changes.pop_front() else { break };
+            self.held -= weight;
             self.floor = dropped.version;
         }
-        self.changes.push_back(Arc::new(change));
     }
 
     /// The changes after `version`, oldest first.
@@ -57,9 +85,28 @@ impl Ring {
         if version < self.floor {
             return Err(Expired { oldest: self.floor });
         }
-        let start = self.changes.partition_point(|change| change.version <= version);
-        Ok(self.changes.range(start..))
+        let start = self.changes.partition_point(|(change, _)| change.version <= version);
+        Ok(self.changes.range(start..).map(|(change, _)| change))
     }
+}
+
+/// How much a ring holds: so many changes, and so many bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Capacity {
+    pub(super) changes: usize,
+    pub(super) bytes: usize,
+}
+
+/// About how many bytes a value takes in memory.
+fn weight(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(weight).sum(),
+            // A field takes its name, its hash and its place in the index beside its value.
+            Value::Object(fields) => fields.iter().map(|(name, value)| 48 + name.len() + weight(value)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
 }
 
 #[cfg(test)]
@@ -71,15 +118,35 @@ mod tests {
 
     fn change(version: u64) -> Change {
         let object = Arc::new(Stored { key: Key::new("", "x"), version, value: Value::Null });
-        Change { version, table: Arc::from("t"), effect: Effect::Modified, object, previous: None }
+        Change::new(version, Arc::from("t"), Effect::Modified, object, None)
+    }
+
+    fn large(version: u64, bytes: usize) -> Change {
+        let object = Arc::new(Stored { key: Key::new("", "x"), version, value: Value::String("x".repeat(bytes)) });
+        Change { object, ..change(version) }
     }
 
     #[test]
     fn a_lapped_cursor_has_expired_and_the_others_go_on() {
-        let mut ring = Ring::new(2, 0);
+        let mut ring = Ring::new(Capacity { changes: 2, bytes: usize::MAX }, 0);
         (1..=3).for_each(|version| ring.push(change(version)));
         assert_eq!(ring.since(0).err(), Some(Expired { oldest: 1 }));
         let versions: Vec<_> = ring.since(1).unwrap().map(|change| change.version).collect();
         assert_eq!(versions, [2, 3]);
+    }
+
+    /// Thousands of changes to objects of megabytes would fill the memory of the machine.
+    #[test]
+    fn large_objects_leave_room_for_fewer_changes_and_always_for_the_newest() {
+        let mut ring = Ring::new(Capacity { changes: 100, bytes: 10_000 }, 0);
+        (1..=50).for_each(|version| ring.push(large(version, 1000)));
+        assert!(ring.held <= 10_000);
+        assert_eq!(ring.since(45).unwrap().count(), 5);
+        assert!(ring.since(30).is_err());
+        ring.push(large(51, 1_000_000));
+        assert_eq!(ring.since(50).unwrap().count(), 1);
+        ring.push(large(52, 10));
+        assert_eq!(ring.since(51).unwrap().count(), 1);
+        assert!(ring.since(50).is_err());
     }
 }
