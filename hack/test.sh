@@ -39,6 +39,7 @@ hack/test-image.sh "$DOCKER_HOST"
 have docker || skipped+=('the end-to-end suite: it looks into containers with the docker command, which is not on PATH')
 
 or_skip KUBEBUILDER_ASSETS 'the end-to-end suite against a real kube-apiserver' hack/kube-apiserver.sh
+or_skip ONCELET_TEST_KUBECTLS 'the tests with the oldest kubectl that is supported' hack/kubectl-oldest.sh
 
 podman_dir=$(mktemp -d "${TMPDIR:-/tmp}/oncelet-podman.XXXXXX")
 or_skip ONCELET_TEST_PODMAN 'the engine tests against Podman' hack/podman.sh start "$podman_dir"

@@ -1,4 +1,4 @@
-// A pinned recipe for the oldest kubectl that is supported. ../kube-apiserver.sh builds from it.
+// A pinned recipe for the oldest kubectl that is supported. ../kubectl-oldest.sh builds from it.
 module oncelet.dev/hack/kubectl-oldest
 
 go 1.26.0

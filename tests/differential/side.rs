@@ -134,7 +134,8 @@ impl Side {
             })
             .await
         });
-        let (parts, received) = answered.unwrap_or_else(|_| panic!("no complete answer to {method} {path} of {}", self.kubeconfig.display()));
+        let (parts, received) = answered
+            .unwrap_or_else(|_| panic!("no complete answer to {method} {path} of {}", self.kubeconfig.display()));
         let text = |name: &str| -> Vec<String> {
             let values = parts.headers.get_all(name).iter();
             values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()

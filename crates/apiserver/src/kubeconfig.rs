@@ -13,9 +13,8 @@ use crate::tls::Identity;
 /// Writes a kubeconfig with the context `oncelet`, which has the token, and beside it `oncelet-certificate`, for clients that
 /// are to show a certificate instead.
 pub(crate) fn write(path: &Path, url: &str, identity: &Identity, token: &str) -> Result<(), Error> {
-    let context = |user: &str| {
-        json!({"name": user, "context": {"cluster": "oncelet", "user": user, "namespace": "default"}})
-    };
+    let context =
+        |user: &str| json!({"name": user, "context": {"cluster": "oncelet", "user": user, "namespace": "default"}});
     let client = &identity.client;
     let kubeconfig = json!({
         "apiVersion": "v1",

@@ -36,6 +36,9 @@ mod storage;
 mod table;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -285,9 +285,15 @@ fn prune(resource: &Resource, object: &mut Value, strictness: Strictness<'_>) ->
 
 /// Everything that the server adds before it checks.
 fn finish(resource: &Resource, mut object: Value, old: Option<&Value>, now: Timestamp) -> Value {
-    // An empty list of these is the same as none.
-    for field in ["finalizers", "ownerReferences"] {
-        if object["metadata"][field].as_array().is_some_and(Vec::is_empty) || object["metadata"][field].is_null() {
+    // None of these is the same as an empty one.
+    for field in ["finalizers", "ownerReferences", "labels", "annotations"] {
+        let empty = match &object["metadata"][field] {
+            Value::Null => true,
+            Value::Array(items) => items.is_empty(),
+            Value::Object(fields) => fields.is_empty(),
+            _ => false,
+        };
+        if empty {
             meta::remove(&mut object, field);
         }
     }
@@ -319,6 +325,10 @@ fn broken_rules(
     old: Option<&Value>,
     known: Vec<Cause>,
 ) -> Result<Vec<Cause>, ApiError> {
+    // Small patches, one after the other, make a large object.
+    if meta::json_size(object) > crate::body::LIMIT {
+        return Err(ApiError::too_large(crate::body::LIMIT));
+    }
     let mut causes = known;
     causes.extend(names::check_metadata(object));
     let found = match resource.builtin() {

@@ -60,6 +60,18 @@ pub(crate) fn time(at: Timestamp) -> Value {
     Value::String(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
+/// About how long a value is as JSON, in bytes.
+pub(crate) fn json_size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => 2 + items.iter().map(|item| json_size(item) + 1).sum::<usize>(),
+        Value::Object(fields) => {
+            2 + fields.iter().map(|(name, value)| name.len() + 4 + json_size(value)).sum::<usize>()
+        }
+    }
+}
+
 /// Go's typed objects know no null: it is the same as a missing field.
 pub(crate) fn drop_nulls(value: &mut Value) {
     match value {

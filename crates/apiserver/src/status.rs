@@ -201,11 +201,7 @@ impl Details {
             }
         }
         if !self.causes.is_empty() {
-            let causes: Vec<_> = self
-                .causes
-                .iter()
-                .map(Cause::to_json)
-                .collect();
+            let causes: Vec<_> = self.causes.iter().map(Cause::to_json).collect();
             out.insert("causes".to_owned(), Value::Array(causes));
         }
         if self.retry_after_seconds > 0 {
@@ -218,7 +214,11 @@ impl Details {
 impl Cause {
     fn to_json(&self) -> Value {
         let fields = [("reason", self.reason), ("message", &self.message), ("field", &self.field)];
-        fields.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), json!(text))).collect()
+        fields
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(name, text)| (name.to_owned(), json!(text)))
+            .collect()
     }
 }
 

@@ -42,7 +42,8 @@ async fn objects_are_there_after_a_restart_as_they_were() {
     api.create(&PostParams::default(), &config_map("gone", "3")).await.unwrap();
     api.delete("gone", &DeleteParams::default()).await.unwrap();
     let widgets: Api<kube::core::DynamicObject> = widgets(&client);
-    let widget = json!({"apiVersion": "example.dev/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"file": "/f"}});
+    let widget =
+        json!({"apiVersion": "example.dev/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"file": "/f"}});
     let widget = widgets.create(&PostParams::default(), &serde_json::from_value(widget).unwrap()).await.unwrap();
 
     let server = TestServer::start_kept(server.stop().await).await;

@@ -123,8 +123,10 @@ fn check_selectable(version: &Value, place: &str) -> Vec<Cause> {
         let found = names.fold(schema, |schema, name| &schema["properties"][name]);
         let why = match found["type"].as_str() {
             Some("string" | "boolean" | "integer") => return None,
-            Some(_) => "must point to a field of type string, boolean or integer. Enum string fields and strings with \
-                        formats are allowed.",
+            Some(_) => {
+                "must point to a field of type string, boolean or integer. Enum string fields and strings with \
+                        formats are allowed."
+            }
             None => "is an invalid path: does not refer to a valid field",
         };
         Some(Cause::invalid(at, json!(path), why))

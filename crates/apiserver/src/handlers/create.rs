@@ -33,14 +33,8 @@ fn create_object(call: &Call, object: Value) -> Result<Answer, ApiError> {
 /// Stores a new object, once `book` has written down whose it is.
 pub(super) fn store_new(call: &Call, object: Value, book: impl FnOnce(&mut Value)) -> Result<Answer, ApiError> {
     let namespace = call.namespace.as_deref().unwrap_or_default();
-    let mut admitted = lifecycle::create(
-        &call.resource,
-        object,
-        namespace,
-        call.name.as_deref(),
-        call.strictness(),
-        call.now(),
-    )?;
+    let mut admitted =
+        lifecycle::create(&call.resource, object, namespace, call.name.as_deref(), call.strictness(), call.now())?;
     book(&mut admitted.object);
     call.resource.to_storage(&mut admitted.object);
     let subject = call.resource.subject();

@@ -67,8 +67,7 @@ pub(super) fn replace(call: &Call, compute: impl Fn(&Value) -> Result<Next, ApiE
         let given = given.map(|given| Value::Array(given.clone()));
         let given = given.filter(|given| *given != read.value["metadata"]["managedFields"]);
         let change = Change { old: &read.value, status: call.is_of_status() };
-        let mut admitted =
-            lifecycle::update(&call.resource, next.object, &change, call.strictness(), call.now())?;
+        let mut admitted = lifecycle::update(&call.resource, next.object, &change, call.strictness(), call.now())?;
         if let Some(entries) = next.applied {
             book_apply(entries, &mut admitted.object);
         } else {

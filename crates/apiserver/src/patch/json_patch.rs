@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::body::LIMIT;
+use crate::meta;
 use crate::status::ApiError;
 
 /// One operation, with its paths taken apart.
@@ -29,10 +31,15 @@ pub(crate) enum PatchError {
     Test(String),
     #[error("{operation} operation does not apply: doc is missing path: {path}")]
     Missing { operation: &'static str, path: String },
+    #[error("Unable to complete the copy, the accumulated size increase of copy is {0}, exceeding the limit {LIMIT}")]
+    Copies(usize),
 }
 
 impl PatchError {
     pub(crate) fn into_api(self) -> ApiError {
+        if let Self::Copies(_) = self {
+            return ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large: {self}"));
+        }
         let message = format!("the server rejected our request due to an error in our request: {self}");
         ApiError { details: Some(Box::default()), ..ApiError::new(422, "Invalid", message) }
     }
@@ -134,7 +141,15 @@ impl Pointer {
 /// The document after all operations, or none of them.
 pub(crate) fn apply(document: &Value, operations: &[Operation]) -> Result<Value, PatchError> {
     let mut result = document.clone();
+    let mut copied = 0;
     for operation in operations {
+        // A few copies of copies would fill the memory.
+        if let Operation::Copy { from, .. } = operation {
+            copied += from.find(&result).map_or(0, meta::json_size);
+            if copied > LIMIT {
+                return Err(PatchError::Copies(copied));
+            }
+        }
         step(&mut result, operation)?;
     }
     Ok(result)

@@ -63,7 +63,9 @@ impl Writer<'_> {
         if !self.subresource.is_empty() {
             raw["subresource"] = json!(self.subresource);
         }
-        if !self.is_timed() && let Some(fields) = raw.as_object_mut() {
+        if !self.is_timed()
+            && let Some(fields) = raw.as_object_mut()
+        {
             fields.shift_remove("time");
         }
         Entry { raw, fields }

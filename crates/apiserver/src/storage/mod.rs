@@ -26,7 +26,7 @@ use ring::{Capacity, Ring};
 pub(crate) use ring::{Change, Effect, Expired};
 
 /// How far a watcher may lag behind before it has to list again. Each change holds on to one state of an object.
-const RING_CAPACITY: Capacity = Capacity { changes: 4096, bytes: 64 * 1024 * 1024 };
+const RING_CAPACITY: Capacity = Capacity { changes: 4096, bytes: 16 * 1024 * 1024 };
 
 /// Where an object lives within its table. Cluster-scoped objects have an empty namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use serde_json::Value;
-
 use super::Stored;
+use crate::meta;
+use bytes::Bytes;
 
 /// What a change did to its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +53,7 @@ pub(crate) struct Expired {
 }
 
 pub(super) struct Ring {
-    /// Each with what it holds on to, in bytes, roughly.
+    /// Each with its size.
     changes: VecDeque<(Arc<Change>, usize)>,
     capacity: Capacity,
     held: usize,
@@ -68,7 +67,7 @@ impl Ring {
     }
 
     pub(super) fn push(&mut self, change: Change) {
-        let weight = weight(&change.object.value);
+        let weight = meta::json_size(&change.object.value);
         self.held += weight;
         self.changes.push_back((Arc::new(change), weight));
         // The newest stays, however large: a watcher that is up to date must not be lapped by one write.
@@ -90,23 +89,11 @@ impl Ring {
     }
 }
 
-/// How much a ring holds: so many changes, and so many bytes.
+/// How much a ring holds: so many changes, and so many bytes of JSON.
 #[derive(Clone, Copy)]
 pub(super) struct Capacity {
     pub(super) changes: usize,
     pub(super) bytes: usize,
-}
-
-/// About how many bytes a value takes in memory.
-fn weight(value: &Value) -> usize {
-    size_of::<Value>()
-        + match value {
-            Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(weight).sum(),
-            // A field takes its name, its hash and its place in the index beside its value.
-            Value::Object(fields) => fields.iter().map(|(name, value)| 48 + name.len() + weight(value)).sum(),
-            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        }
 }
 
 #[cfg(test)]

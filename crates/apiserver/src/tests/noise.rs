@@ -1,0 +1,284 @@
+//! Requests that make no sense, and some that only pretend to: none may panic, hang, fail inside, or stay in memory.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Method, Request, header};
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Value, json};
+
+use super::{Reply, Server, WIDGETS, widget};
+
+/// Paths that lead to every part of the server.
+const PATHS: [&str; 18] = [
+    WIDGETS,
+    "/apis/example.dev/v1/namespaces/default/widgets/a",
+    "/apis/example.dev/v1/namespaces/default/widgets/a/status",
+    "/apis/example.dev/v1/widgets",
+    "/api/v1/namespaces/default/configmaps",
+    "/api/v1/namespaces/default/configmaps/a",
+    "/api/v1/namespaces/default/secrets",
+    "/api/v1/namespaces/default/events",
+    "/apis/events.k8s.io/v1/namespaces/default/events",
+    "/apis/coordination.k8s.io/v1/namespaces/default/leases/a",
+    "/api/v1/namespaces",
+    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+    "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+    "/apis",
+    "/openapi/v2",
+    "/openapi/v3/apis/example.dev/v1",
+    "/livez",
+];
+
+const MEDIA_TYPES: [&str; 8] = [
+    "application/json",
+    "application/yaml",
+    "application/merge-patch+json",
+    "application/json-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+    "application/vnd.kubernetes.protobuf",
+    "text/nonsense",
+];
+
+/// Bodies that are good somewhere.
+fn good_bodies() -> Vec<Vec<u8>> {
+    let metadata = json!({"name": "a", "labels": {"x": "y"}, "finalizers": ["example.dev/x"], "ownerReferences": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u", "controller": true}]});
+    let definition: Value = serde_saphyr::from_str(include_str!("../../tests/common/widgets.yaml")).unwrap();
+    let documents = [
+        widget(
+            "a",
+            &json!({"file": "/f", "replicas": 3, "port": "80", "open": {"any": [1, 2.5, null]}, "ports": [{"name": "x"}]}),
+        ),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"k": "v"}, "binaryData": {"b": "AAA="}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"k": "v"}}),
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}),
+        json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "involvedObject": {"name": "a"}}),
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "a"}, "spec": {"leaseDurationSeconds": 5}}),
+        json!([{"op": "test", "path": "/metadata/finalizers", "value": null}, {"op": "add", "path": "/spec/args/-", "value": "x"},
+            {"op": "copy", "from": "/spec", "path": "/spec/open/x"}, {"op": "move", "from": "/spec/url", "path": "/spec/file"}]),
+        json!({"spec": {"ports": [{"name": "x", "$patch": "delete"}], "$retainKeys": ["a"]}, "data": {"k": null}}),
+        json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Orphan", "preconditions": {"uid": "u"}}),
+        definition,
+    ];
+    let mut all: Vec<Vec<u8>> = documents.iter().map(|document| document.to_string().into_bytes()).collect();
+    all.push(
+        b"apiVersion: example.dev/v1\nkind: Widget\nmetadata: &m {name: a}\nspec: {file: /f, open: {x: *m}}\n".to_vec(),
+    );
+    // A ConfigMap `a` with `k: v`, as kubectl sends it.
+    let unknown = [
+        b"k8s\0\n\x0f\n\x02v1\x12\tConfigMap\x12\x0f".as_slice(),
+        b"\n\x05\n\x01a\x12\0\x12\x06\n\x01k\x12\x01v\x1a\0\"\0",
+    ];
+    all.push(unknown.concat());
+    all
+}
+
+/// What turns a good body into one that nearly is.
+#[derive(Clone, Debug)]
+enum Damage {
+    Flip(prop::sample::Index, u8),
+    Cut(prop::sample::Index),
+    Double(prop::sample::Index, prop::sample::Index),
+    Insert(prop::sample::Index, &'static [u8]),
+}
+
+const TOKENS: [&[u8]; 16] = [
+    b"null",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"\"",
+    b"\\ud800",
+    b"-0",
+    b"1e999",
+    b"18446744073709551616",
+    b"\0",
+    b"\xff\xff\xff\xff\x7f",
+    b"/~2",
+    b"$patch",
+    b"&a *a",
+    b",,",
+];
+
+impl Damage {
+    fn any() -> impl Strategy<Value = Self> {
+        let place = any::<prop::sample::Index>;
+        prop_oneof![
+            (place(), any::<u8>()).prop_map(|(at, with)| Self::Flip(at, with)),
+            place().prop_map(Self::Cut),
+            (place(), place()).prop_map(|(from, to)| Self::Double(from, to)),
+            (place(), select(&TOKENS[..])).prop_map(|(at, token)| Self::Insert(at, token)),
+        ]
+    }
+
+    fn apply(&self, body: &mut Vec<u8>) {
+        let length = body.len();
+        if length == 0 {
+            return;
+        }
+        match self {
+            Self::Flip(at, with) => body[at.index(length)] ^= with,
+            Self::Cut(at) => body.truncate(at.index(length)),
+            Self::Double(from, to) => {
+                let (from, to) = (from.index(length), to.index(length));
+                let part = body[from.min(to)..from.max(to)].to_vec();
+                body.splice(to..to, part);
+            }
+            Self::Insert(at, token) => drop(body.splice(at.index(length)..at.index(length), token.iter().copied())),
+        }
+    }
+}
+
+fn query() -> impl Strategy<Value = String> {
+    const NAMES: [&str; 14] = [
+        "labelSelector",
+        "fieldSelector",
+        "limit",
+        "continue",
+        "resourceVersion",
+        "resourceVersionMatch",
+        "dryRun",
+        "fieldValidation",
+        "fieldManager",
+        "force",
+        "propagationPolicy",
+        "sendInitialEvents",
+        "timeoutSeconds",
+        "x",
+    ];
+    let values = prop_oneof![
+        select(
+            &["", "true", "0", "All", "Strict", "NotOlderThan", "Exact", "1", "-1", "99999999999999999999", "m"][..]
+        )
+        .prop_map(str::to_owned),
+        "[a-z0-9=!,()/. %&+-]{0,24}",
+    ];
+    let encoded =
+        |text: String| percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC).to_string();
+    prop::collection::vec((select(&NAMES[..]), values), 0..4).prop_map(move |all| {
+        all.into_iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect::<Vec<_>>().join("&")
+    })
+}
+
+fn accept() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(String::new()),
+        Just("application/json;as=Table;v=v1;g=meta.k8s.io".to_owned()),
+        Just("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io".to_owned()),
+        "[a-z*/;=,. ]{0,40}",
+    ]
+}
+
+/// Whether an answer is one that a client can work with.
+fn is_sensible(reply: &Reply) -> bool {
+    let message = reply.body["message"].as_str().unwrap_or_default();
+    // The one answer of Kubernetes' own that it calls an internal error.
+    let undeclared = reply.status == 500 && message.starts_with("failed to create typed patch object");
+    let told = reply.status < 400 || (reply.body["kind"] == "Status" && !message.is_empty());
+    told && (reply.status < 500 || undeclared || reply.status == 504)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_request_is_answered_sensibly(
+        (method, path, query, accept) in (select(&["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"][..]), select(&PATHS[..]), query(), accept()),
+        (media_type, body, damage) in (select(&MEDIA_TYPES[..]), select(good_bodies()), prop::collection::vec(Damage::any(), 0..4)),
+    ) {
+        thread_local! {
+            static SERVER: Server = Server::start();
+        }
+        let mut body = body;
+        damage.iter().for_each(|damage| damage.apply(&mut body));
+        let request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes()).unwrap())
+            .uri(format!("{path}?{query}"))
+            .header(header::ACCEPT, accept)
+            .header(header::CONTENT_TYPE, media_type);
+        let reply = SERVER.with(|server| server.send(request, body));
+        prop_assert!(is_sensible(&reply), "{method} {path}?{query}: {reply:?}");
+    }
+
+    #[test]
+    fn every_path_leads_somewhere(path in "(/[a-z0-9.%~-]{0,12}){0,9}/?") {
+        thread_local! {
+            static SERVER: Server = Server::start();
+        }
+        let Ok(uri) = path.parse::<http::Uri>() else { return Ok(()) };
+        let reply = SERVER.with(|server| server.send(Request::builder().uri(uri), Body::empty()));
+        prop_assert!(reply.status < 500, "{path}: {reply:?}");
+    }
+}
+
+/// Small requests that would take all time or memory, if they were taken at their word.
+#[test]
+fn what_would_grow_without_end_is_refused() {
+    let server = Server::start();
+    assert_eq!(
+        server.ask("POST", WIDGETS, &widget("a", &json!({"file": "/f", "open": {"x": "0123456789"}}))).status,
+        201
+    );
+    let path = format!("{WIDGETS}/a");
+    let patch = |media_type: &'static str, body: String| {
+        server.send(Request::patch(&path).header(header::CONTENT_TYPE, media_type), body)
+    };
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let nested = format!("{{\"spec\": {{\"open\": {{\"x\": {deep}}}}}}}");
+    assert_eq!(patch("application/merge-patch+json", nested.clone()).status, 400);
+    assert_eq!(patch("application/apply-patch+yaml", nested).status, 400);
+    let laughs: String = (1..40).map(|level| format!("l{level}: &l{level} [*l{0}, *l{0}]\n", level - 1)).collect();
+    let reply = patch("application/apply-patch+yaml?", String::new());
+    assert_eq!(reply.status, 415);
+    let request =
+        Request::patch(format!("{path}?fieldManager=m")).header(header::CONTENT_TYPE, "application/apply-patch+yaml");
+    assert_eq!(server.send(request, format!("l0: &l0 [a, a]\n{laughs}")).status, 400);
+    let copies: Vec<_> =
+        (0..40).map(|at| json!({"op": "copy", "from": "/spec/open", "path": format!("/spec/open/c{at}")})).collect();
+    assert_eq!(patch("application/json-patch+json", json!(copies).to_string()).status, 413);
+    let operations = vec![json!({"op": "test", "path": "/a", "value": null}); 10_001];
+    assert_eq!(patch("application/json-patch+json", json!(operations).to_string()).status, 413);
+    // One that is let in each time, and makes the object grow.
+    let mebibyte = "x".repeat(1024 * 1024);
+    let grow = |at: usize| {
+        patch("application/merge-patch+json", json!({"spec": {"open": {format!("g{at}"): mebibyte}}}).to_string())
+    };
+    let statuses: Vec<_> = (0..4).map(|at| grow(at).status).collect();
+    assert_eq!(statuses, [200, 200, 413, 413]);
+}
+
+/// Selectors, schemas and rules come from clients, too.
+#[test]
+fn a_definition_cannot_keep_the_server_busy() {
+    let server = Server::start();
+    let definition = |schema: Value| {
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "busies.example.dev"},
+            "spec": {"group": "example.dev", "scope": "Namespaced", "names": {"plural": "busies", "kind": "Busy"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}})
+    };
+    let text = |extra: Value| {
+        let mut node = json!({"type": "string"});
+        node.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        definition(json!({"type": "object", "properties": {"spec": node}}))
+    };
+    let create = |object: &Value| server.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", object);
+    for bad in [json!({"pattern": "("}), json!({"x-kubernetes-validations": [{"rule": "self.("}]})] {
+        assert_eq!(create(&text(bad)).status, 422);
+    }
+    // A pattern that other engines take for ever for.
+    assert_eq!(create(&text(json!({"pattern": "^(a+)+$"}))).status, 201);
+    let object = json!({"apiVersion": "example.dev/v1", "kind": "Busy", "metadata": {"name": "a"}, "spec": "a".repeat(100_000) + "b"});
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let reply = server.ask("POST", "/apis/example.dev/v1/namespaces/default/busies", &object);
+            done.send(reply.status).unwrap();
+        });
+        assert_eq!(finished.recv_timeout(Duration::from_secs(60)), Ok(422));
+    });
+}
