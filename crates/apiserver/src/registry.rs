@@ -94,7 +94,7 @@ impl Resource {
     }
 
     /// Makes an object that was stored one of this version: without the fields that it does not know.
-    pub(crate) fn from_storage(&self, object: &mut Value) {
+    pub(crate) fn show_stored(&self, object: &mut Value) {
         if self.storage.is_some() {
             prune_content(&self.schema, object);
         }
@@ -107,7 +107,7 @@ impl Resource {
     }
 
     /// Makes an object of this version one to be stored.
-    pub(crate) fn to_storage(&self, object: &mut Value) {
+    pub(crate) fn make_storable(&self, object: &mut Value) {
         if let Some(storage) = &self.storage {
             prune_content(&storage.schema, object);
             object["apiVersion"] = json!(storage.api_version);

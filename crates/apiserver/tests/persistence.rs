@@ -141,7 +141,7 @@ async fn a_removal_that_a_kill_interrupted_is_finished() {
     let inside: Api<ConfigMap> = Api::namespaced(client.clone(), "half");
     inside.create(&PostParams::default(), &config_map("inside", "1")).await.unwrap();
     let owner = config_maps(&client).create(&PostParams::default(), &config_map("owner", "1")).await.unwrap();
-    let mut owned = config_map("owned", "1");
+    let mut dependent = config_map("owned", "1");
     let reference = |kind: &str, api_version: &str, uid: String| OwnerReference {
         kind: kind.to_owned(),
         api_version: api_version.to_owned(),
@@ -149,8 +149,8 @@ async fn a_removal_that_a_kill_interrupted_is_finished() {
         uid,
         ..OwnerReference::default()
     };
-    owned.metadata.owner_references = Some(vec![reference("ConfigMap", "v1", owner.uid().unwrap())]);
-    config_maps(&client).create(&PostParams::default(), &owned).await.unwrap();
+    dependent.metadata.owner_references = Some(vec![reference("ConfigMap", "v1", owner.uid().unwrap())]);
+    config_maps(&client).create(&PostParams::default(), &dependent).await.unwrap();
     // Its owner is of a kind that is not served here: nobody can say that it is gone.
     let mut elsewhere = config_map("elsewhere", "1");
     elsewhere.metadata.owner_references = Some(vec![reference("Pod", "v1", "of-a-pod".to_owned())]);

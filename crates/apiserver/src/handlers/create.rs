@@ -36,7 +36,7 @@ pub(super) fn store_new(call: &Call, object: Value, book: impl FnOnce(&mut Value
     let mut admitted =
         lifecycle::create(&call.resource, object, namespace, call.name.as_deref(), call.strictness(), call.now())?;
     book(&mut admitted.object);
-    call.resource.to_storage(&mut admitted.object);
+    call.resource.make_storable(&mut admitted.object);
     let subject = call.resource.subject();
     let name = meta::name(&admitted.object).to_owned();
     let key = Key::new(namespace, &name);

@@ -125,7 +125,7 @@ impl Call {
             Some(builtin) => builtin.show(object),
             None => object,
         };
-        self.resource.from_storage(&mut object);
+        self.resource.show_stored(&mut object);
         object
     }
 

@@ -73,7 +73,7 @@ pub(super) fn replace(call: &Call, compute: impl Fn(&Value) -> Result<Next, ApiE
         } else {
             call.book(&read.value, &mut admitted.object, given.as_ref());
         }
-        call.resource.to_storage(&mut admitted.object);
+        call.resource.make_storable(&mut admitted.object);
         if let Some(answer) = commit(call, &read, admitted) {
             return Ok(answer);
         }
