@@ -23,7 +23,7 @@ impl Scenario {
     /// Whether it is about what only the embedded server has.
     pub(crate) fn is_about_embedded(&self) -> bool {
         // A real one serves no parts of custom resources but the usual ones.
-        self.name == "the_log_endpoint_streams_what_is_asked_for"
+        ["the_log_endpoint_streams_what_is_asked_for", "kept_objects_are_there_after_a_kill"].contains(&self.name)
     }
 }
 
@@ -108,6 +108,7 @@ scenarios! {
         runs_and_logs_are_there_for_people_and_for_programs,
         logs_follow_a_program_that_runs,
         the_log_endpoint_streams_what_is_asked_for,
+        kept_objects_are_there_after_a_kill,
         kubectl_tells_the_story,
         a_log_limit_keeps_the_beginning_and_counts_the_rest,
         the_daemon_ends_well_on_both_signals,

@@ -240,3 +240,26 @@ pub(crate) fn garbage_collection_keeps_what_is_not_gone_for_an_hour(world: &mut 
     assert!(row(&gone.name).contains("not for an hour yet"), "{table}");
     assert!(world.oncelet(&["runs", "show", "two"]).is_ok());
 }
+
+/// `oncelet up --persist`: an object is not created again after a restart, and its program runs no second time for that.
+pub(crate) fn kept_objects_are_there_after_a_kill(world: &mut World) {
+    world.daemon_args = vec!["--persist".into()];
+    world.start();
+    let db = world.container("db");
+    let first = world.run("seed", &db, &sh("echo seeded >> /data/seed.log; echo out"));
+    let slow = sh("sleep 3; echo late >> /data/seed.log; exit 4");
+    world.apply_exec("slow", &db, &slow);
+    world.wait("slow", "Started");
+    let uid = world.object("cexec", "slow")["metadata"]["uid"].clone();
+    world.kill();
+    world.start();
+    assert_eq!(world.status("seed"), first, "not looked at again, and not started again");
+    assert_eq!(world.completed("slow")["exitCode"], 4);
+    assert_eq!(world.object("cexec", "slow")["metadata"]["uid"], uid);
+    assert_eq!(db.lines("/data/seed.log"), ["seeded", "late"]);
+    // Without the flag the next one starts with none.
+    world.stop();
+    world.daemon_args.clear();
+    world.start();
+    assert_eq!(world.kubectl(&["get", "cexec", "-o", "name"]).unwrap(), "");
+}
