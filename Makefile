@@ -1,7 +1,7 @@
 # One command here is one script in hack/, which says what it does. CI runs the same: .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test torture lint generate image clean-demo
+.PHONY: help build demo test torture bench lint generate image clean-demo
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: ## all tests, with all they need; says loudly what is skipped
 
 torture: ## every fail point with every fault, hundreds of kills, engines that die: a quarter of an hour
 	@hack/torture.sh
+
+bench: ## side by side with a kube-apiserver, as ratios; writes docs/benchmarks.md
+	@hack/bench.sh
 
 lint: ## formatting, clippy, the rules between the crates, scripts, licences
 	@hack/lint.sh

@@ -16,7 +16,7 @@ pub struct KubeApiserver {
     kubeconfig: PathBuf,
     // In this order: the server ends before its database, and both before their files go.
     server: Option<Process>,
-    _etcd: Process,
+    etcd: Process,
     _dir: TempDir,
 }
 
@@ -71,7 +71,7 @@ impl KubeApiserver {
 
         let kubeconfig = dir.path().join("kubeconfig");
         std::fs::write(&kubeconfig, kubeconfig_for(port)).unwrap();
-        let mut this = Self { kubeconfig, server: Some(server), _etcd: etcd, _dir: dir };
+        let mut this = Self { kubeconfig, server: Some(server), etcd, _dir: dir };
         this.wait_until_ready(&log)?;
         this.install_crds()?;
         Ok(this)
@@ -80,6 +80,11 @@ impl KubeApiserver {
     /// For its administrator.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// The process IDs of the server and its database.
+    pub fn pids(&self) -> Vec<i32> {
+        self.server.iter().chain([&self.etcd]).map(Process::pid).collect()
     }
 
     fn wait_until_ready(&mut self, log: &Path) -> Result<(), String> {

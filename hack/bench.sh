@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The benchmarks: builds what they need, runs them, and writes docs/benchmarks.md.
+set -euo pipefail
+# shellcheck source=hack/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$ROOT"
+
+tools=$(hack/ensure-tools.sh)
+export PATH=${tools:+$tools:}$PATH
+KUBEBUILDER_ASSETS=$(hack/kube-apiserver.sh) || die 'the benchmarks compare with a kube-apiserver, which cannot be had here (see above)'
+export KUBEBUILDER_ASSETS
+run cargo build --release --locked --package oncelet
+ONCELET_BIN=${CARGO_TARGET_DIR:-$ROOT/target}/release/oncelet
+export ONCELET_BIN
+# The client costs both the same; it is built as the tests are.
+run cargo bench --locked --profile dev --package oncelet-tests --bench bench
