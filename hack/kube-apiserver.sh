@@ -66,12 +66,7 @@ for binary in $missing; do
 	package=$(package_of "$binary")
 	say "building $binary from source (for Kubernetes $version); minutes the first time, then cached"
 	started=$SECONDS
-	building=$(mktemp "$dir/.$binary.XXXXXX")
-	trap 'rm -f "$building"' EXIT
-	(cd "$MODULE" && go build -trimpath -ldflags="$ldflags" -o "$building" "$package") >&2
-	chmod 755 "$building"
-	# A reader finds the whole binary or none, and two builders at once do no harm.
-	mv -f "$building" "$dir/$binary"
+	build_go "$MODULE" "$package" "$ldflags" "$dir/$binary"
 	say "built $dir/$binary in $((SECONDS - started)) s"
 done
 echo "$dir"

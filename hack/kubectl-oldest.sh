@@ -21,9 +21,5 @@ ldflags="-s -w -X k8s.io/component-base/version.gitVersion=v1.${version#v0.}"
 
 say "building kubectl v1.${version#v0.} from source; a minute the first time, then cached"
 mkdir -p "${program%/*}"
-building=$(mktemp "$program.XXXXXX")
-trap 'rm -f "$building"' EXIT
-(cd "$MODULE" && go build -trimpath -ldflags="$ldflags" -o "$building" .) >&2
-chmod 755 "$building"
-mv -f "$building" "$program"
+build_go "$MODULE" . "$ldflags" "$program"
 echo "$program"

@@ -76,6 +76,18 @@ sha256() {
 	if have sha256sum; then sha256sum; else shasum -a 256; fi | cut -d' ' -f1
 }
 
+# build_go MODULE PACKAGE LDFLAGS PROGRAM: builds a program from a pinned module, in the directory of PROGRAM, which is there.
+build_go() {
+	local building
+	building=$(mktemp "$4.XXXXXX")
+	# shellcheck disable=SC2064 # the name as it is now
+	trap "rm -f '$building'" EXIT
+	(cd "$1" && go build -trimpath -ldflags="$3" -o "$building" "$2") >&2
+	chmod 755 "$building"
+	# A reader finds the whole binary or none, and two builders at once do no harm.
+	mv -f "$building" "$4"
+}
+
 # --- the engine -------------------------------------------------------------------------------------------------------
 
 # engine_curl URL PATH [CURL-ARGUMENT...]: one request to a Docker-compatible engine. Fails on HTTP errors.

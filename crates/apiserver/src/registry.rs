@@ -210,23 +210,20 @@ pub(crate) fn from_definition(definition: &Value) -> Result<Vec<Resource>, Schem
     let names = &spec["names"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let schema = |index: usize, version: &Value| {
+        let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        Schema::parse(&with_object_meta(version["schema"]["openAPIV3Schema"].clone()), &path).map(Arc::new)
+    };
     let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice).iter().enumerate();
-    let several = versions.len() > 1;
-    let served = versions.filter(|(_, version)| version["served"] == true);
-    let storage = spec["versions"].as_array().and_then(|all| all.iter().find(|version| version["storage"] == true));
-    let storage = storage.filter(|_| several).map(|version| {
-        let raw = version["schema"]["openAPIV3Schema"].clone();
-        let path = format!("spec.versions[{}].schema.openAPIV3Schema", text(&version["name"]));
-        Ok(StorageVersion {
-            api_version: api_version(&text(&spec["group"]), &text(&version["name"])),
-            schema: Arc::new(Schema::parse(&with_object_meta(raw), &path)?),
-        })
+    let stored = versions.clone().find(|(_, version)| version["storage"] == true).filter(|_| versions.len() > 1);
+    let storage = stored.map(|(index, version)| {
+        let api_version = api_version(&text(&spec["group"]), &text(&version["name"]));
+        Ok(StorageVersion { api_version, schema: schema(index, version)? })
     });
     let storage = storage.transpose()?;
-    served
+    versions
+        .filter(|(_, version)| version["served"] == true)
         .map(|(index, version)| {
-            let raw_schema = version["schema"]["openAPIV3Schema"].clone();
-            let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
             Ok(Resource {
                 group: text(&spec["group"]),
                 version: text(&version["name"]),
@@ -244,8 +241,8 @@ pub(crate) fn from_definition(definition: &Value) -> Result<Vec<Resource>, Schem
                 storage: storage.clone(),
                 parts: Vec::new(),
                 columns: Column::of_custom(&version["additionalPrinterColumns"]),
-                schema: Arc::new(Schema::parse(&with_object_meta(raw_schema.clone()), &path)?),
-                nature: Nature::Custom { raw_schema },
+                schema: schema(index, version)?,
+                nature: Nature::Custom { raw_schema: version["schema"]["openAPIV3Schema"].clone() },
             })
         })
         .collect()
