@@ -128,6 +128,7 @@ impl Server {
         if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
+        self.app.store.close().await;
         Ok(())
     }
 }

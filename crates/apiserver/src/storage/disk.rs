@@ -12,6 +12,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteLockingMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{Key, Stored};
 use crate::Error;
@@ -37,12 +39,21 @@ pub(super) struct Write {
 pub(super) struct Disk {
     queue: UnboundedSender<Write>,
     trouble: Arc<Mutex<Option<String>>>,
+    closing: CancellationToken,
+    writer: TaskTracker,
 }
 
 impl Disk {
     pub(super) fn write(&self, write: Write) {
         // The other end lives as long as this one, unless it panicked: then nothing is ever acknowledged again.
         let _ = self.queue.send(write);
+    }
+
+    /// Writes what is queued, and closes the file: another server can open it then. What is written later is lost, and never
+    /// acknowledged.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        self.writer.wait().await;
     }
 
     /// Why the last commit failed, while none has succeeded since.
@@ -91,8 +102,10 @@ impl ObjectFile {
     pub(super) fn keep_writing(self, durable: watch::Sender<u64>) -> Disk {
         let (queue, writes) = mpsc::unbounded_channel();
         let trouble = Arc::new(Mutex::new(None));
-        tokio::spawn(write_all(self, writes, durable, Arc::clone(&trouble)));
-        Disk { queue, trouble }
+        let (closing, writer) = (CancellationToken::new(), TaskTracker::new());
+        writer.spawn(write_all(self, writes, durable, Arc::clone(&trouble), closing.clone()));
+        writer.close();
+        Disk { queue, trouble, closing, writer }
     }
 
     async fn commit(&mut self, batch: &[Write]) -> sqlx::Result<()> {
@@ -153,18 +166,34 @@ async fn write_all(
     mut writes: UnboundedReceiver<Write>,
     durable: watch::Sender<u64>,
     trouble: Arc<Mutex<Option<String>>>,
+    closing: CancellationToken,
 ) {
     let say = |what: Option<String>| *trouble.lock().unwrap_or_else(PoisonError::into_inner) = what;
     let mut batch = Vec::with_capacity(BATCH);
-    while writes.recv_many(&mut batch, BATCH).await > 0 {
+    loop {
+        // What is queued is written before the end.
+        let received = tokio::select! {
+            biased;
+            received = writes.recv_many(&mut batch, BATCH) => received,
+            () = closing.cancelled() => 0,
+        };
+        if received == 0 {
+            break;
+        }
         let newest = batch.last().map_or(0, |write| write.object.version);
         while let Err(error) = file.commit(&batch).await {
             tracing::error!(path = %file.path.display(), %error, "objects cannot be written; it is tried again");
             say(Some(error.to_string()));
-            tokio::time::sleep(RETRY).await;
+            if closing.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+                tracing::error!(path = %file.path.display(), "the last writes are lost; nobody was told that they succeeded");
+                return;
+            }
         }
         say(None);
         durable.send_replace(newest);
         batch.clear();
+    }
+    if let Err(error) = file.conn.close().await {
+        tracing::warn!(path = %file.path.display(), %error, "the file of objects was not closed cleanly");
     }
 }

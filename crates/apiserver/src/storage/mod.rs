@@ -129,6 +129,13 @@ impl Store {
         }
     }
 
+    /// Ends the way to the disk, once what was written so far is there.
+    pub(crate) async fn close(&self) {
+        if let Some(disk) = &self.disk {
+            disk.close().await;
+        }
+    }
+
     /// Every object, with its table.
     pub(crate) fn everything(&self) -> Vec<(Arc<str>, Arc<Stored>)> {
         let state = self.state();
