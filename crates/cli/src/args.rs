@@ -177,6 +177,7 @@ pub(crate) struct RunsShow {
 }
 
 #[derive(ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Logs {
     /// A run's number, or a name (seed, default/seed, a run key): its latest run
     pub(crate) run: String,
@@ -191,6 +192,9 @@ pub(crate) struct Logs {
     /// Only what it wrote to stderr
     #[arg(long)]
     pub(crate) stderr: bool,
+    /// Put before each line when oncelet received it
+    #[arg(long)]
+    pub(crate) timestamps: bool,
 }
 
 /// How to print.

@@ -7,9 +7,10 @@
 //! | `skip` | leaves out so many lines at the beginning |
 //! | `tail` | leaves out all but so many lines at the end, as it is now |
 //! | `limit` | ends after so many lines |
-//! | `timestamps` | refused: when a line was written is not recorded |
+//! | `timestamps` | puts before each line when oncelet received its first byte |
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +20,11 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use oncelet_apiserver::{Part, PartQuery, PartRefusal, PartSource, PartStream};
 use oncelet_core::RunId;
-use oncelet_store::{LogReader, Store, StoreError, Stream};
+use oncelet_store::{Chunk, LogReader, Store, StoreError, Stream};
 use serde_json::Value;
 use tokio::sync::mpsc;
+
+use crate::stamps::Stamps;
 
 /// How long between two looks at a log that grows.
 const LOOK: Duration = Duration::from_millis(100);
@@ -67,6 +70,7 @@ struct Wanted {
     skip: u64,
     tail: Option<u64>,
     limit: Option<u64>,
+    timestamps: bool,
 }
 
 impl Wanted {
@@ -74,10 +78,6 @@ impl Wanted {
         if let Some(unknown) = query.unknown(&PARAMETERS).next() {
             let known = PARAMETERS.join(", ");
             return Err(PartRefusal::BadRequest(format!("there is no parameter {unknown:?}; there are {known}")));
-        }
-        if query.flag("timestamps") {
-            let why = "timestamps cannot be had: when a line was written is not recorded";
-            return Err(PartRefusal::BadRequest(why.to_owned()));
         }
         let stream = match query.text("source") {
             None | Some("" | "stdout") => Stream::Stdout,
@@ -99,6 +99,7 @@ impl Wanted {
             skip: number("skip")?.unwrap_or_default(),
             tail: number("tail")?,
             limit: number("limit")?,
+            timestamps: query.flag("timestamps"),
         })
     }
 
@@ -113,9 +114,10 @@ impl Wanted {
         let reader = store.read_log(run, self.stream).await?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         let lines = Lines { skip, limit: self.limit };
+        let stamps = Stamps::new(self.timestamps);
         tokio::spawn(async move {
             // A client that is gone needs nothing any more.
-            if let Err(error) = send(&store, run, reader, lines, self.follow, &sender).await {
+            if let Err(error) = send(&store, run, reader, lines, stamps, self.follow, &sender).await {
                 let _ = sender.send(Err(io::Error::other(error))).await;
             }
             store.close().await;
@@ -127,7 +129,7 @@ impl Wanted {
 /// The lines of a log as it is now; an unfinished one counts.
 async fn count_lines(reader: &mut LogReader) -> Result<u64, StoreError> {
     let (mut lines, mut unfinished) = (0, false);
-    while let Some(bytes) = reader.next_chunk().await? {
+    while let Some(Chunk { bytes, .. }) = reader.next_chunk().await? {
         lines += bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
         unfinished = bytes.last() != Some(&b'\n');
     }
@@ -139,15 +141,17 @@ async fn send(
     run: RunId,
     mut reader: LogReader,
     mut lines: Lines,
+    mut stamps: Stamps,
     follow: bool,
     to: &mpsc::Sender<io::Result<Bytes>>,
 ) -> Result<(), StoreError> {
     loop {
         // Asked before reading: what is written before the end is read after it.
         let over = !follow || store.run(run).await?.is_none_or(|record| record.state.is_ended());
-        while let Some(bytes) = reader.next_chunk().await? {
-            let wanted = lines.take(&bytes);
-            if !wanted.is_empty() && to.send(Ok(bytes.slice_ref(wanted))).await.is_err() {
+        while let Some(chunk) = reader.next_chunk().await? {
+            let wanted = lines.take(&chunk.bytes);
+            let bytes = stamps.stamp(&chunk, wanted);
+            if !bytes.is_empty() && to.send(Ok(bytes)).await.is_err() {
                 return Ok(());
             }
             if lines.limit == Some(0) {
@@ -174,26 +178,23 @@ struct Lines {
 }
 
 impl Lines {
-    /// The part of `bytes` that passes.
-    fn take<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let mut rest = bytes;
+    /// Which part of `bytes` passes.
+    fn take(&mut self, bytes: &[u8]) -> Range<usize> {
+        let after_line = |begin: usize| Some(begin + bytes[begin..].iter().position(|byte| *byte == b'\n')? + 1);
+        let mut begin = 0;
         while self.skip > 0 {
-            let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return &[] };
-            rest = &rest[end + 1..];
+            let Some(next) = after_line(begin) else { return 0..0 };
+            begin = next;
             self.skip -= 1;
         }
-        let Some(limit) = &mut self.limit else { return rest };
-        let mut end = 0;
+        let Some(limit) = &mut self.limit else { return begin..bytes.len() };
+        let mut end = begin;
         while *limit > 0 {
-            match rest[end..].iter().position(|byte| *byte == b'\n') {
-                Some(line) => {
-                    end += line + 1;
-                    *limit -= 1;
-                }
-                None => return rest,
-            }
+            let Some(next) = after_line(end) else { return begin..bytes.len() };
+            end = next;
+            *limit -= 1;
         }
-        &rest[..end]
+        begin..end
     }
 }
 
@@ -204,7 +205,7 @@ mod tests {
     fn passed(skip: u64, limit: Option<u64>, size: usize) -> String {
         let mut lines = Lines { skip, limit };
         let text = b"one\ntwo\nthree\nfour";
-        let bytes = text.chunks(size).flat_map(|piece| lines.take(piece).to_vec()).collect();
+        let bytes = text.chunks(size).flat_map(|piece| piece[lines.take(piece)].to_vec()).collect();
         String::from_utf8(bytes).unwrap()
     }
 

@@ -37,6 +37,6 @@ mod writer;
 pub use change::{Lease, NewRun};
 pub use collect::{ABSENT_FOR, KnownContainer};
 pub use error::{OpenError, StoreError};
-pub use log::{LogReader, LogSummary, LogWriter, Logs, Stream};
+pub use log::{Chunk, LogReader, LogSummary, LogWriter, Logs, Stream};
 pub use owner::OwnerId;
 pub use store::{Advance, Claim, Filter, Store};

@@ -91,12 +91,21 @@ pub(crate) fn the_log_endpoint_streams_what_is_asked_for(world: &mut World) {
     ] {
         assert_eq!(log(query).unwrap(), wanted, "{query}");
     }
-    for (query, wanted) in [
-        ("?timestamps=true", "not recorded"),
-        ("?source=both", "stdout or stderr"),
-        ("?tail=many", "number of lines"),
-        ("?lines=3", "no parameter"),
-    ] {
+    // Both ways to ask for times give the same ones, from the moment of each line.
+    let stamped = log("?timestamps=true&skip=4").unwrap();
+    assert_eq!(
+        world.oncelet(&["logs", "job", "--stdout", "--timestamps"]).unwrap().lines().skip(4).collect::<Vec<_>>(),
+        stamped.lines().collect::<Vec<_>>()
+    );
+    let stamped: Vec<_> = stamped.lines().map(|line| line.split_once(' ').unwrap()).collect();
+    let [(five, "5"), (last, "last")] = stamped[..] else { panic!("{stamped:?}") };
+    let status = world.status("job");
+    let (started, finished) =
+        (status["startupTimestamp"].as_str().unwrap(), status["finishTimestamp"].as_str().unwrap());
+    assert!(started < five && five < last && five < finished, "{started} {five} {last} {finished}");
+    for (query, wanted) in
+        [("?source=both", "stdout or stderr"), ("?tail=many", "number of lines"), ("?lines=3", "no parameter")]
+    {
         let refused = log(query).unwrap_err();
         assert!(refused.contains(wanted), "{query}: {refused}");
     }

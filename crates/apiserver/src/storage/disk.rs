@@ -40,7 +40,7 @@ pub(super) struct Disk {
     queue: UnboundedSender<Write>,
     trouble: Arc<Mutex<Option<String>>>,
     closing: CancellationToken,
-    writer: TaskTracker,
+    task: TaskTracker,
 }
 
 impl Disk {
@@ -53,7 +53,7 @@ impl Disk {
     /// acknowledged.
     pub(super) async fn close(&self) {
         self.closing.cancel();
-        self.writer.wait().await;
+        self.task.wait().await;
     }
 
     /// Why the last commit failed, while none has succeeded since.
@@ -102,10 +102,10 @@ impl ObjectFile {
     pub(super) fn keep_writing(self, durable: watch::Sender<u64>) -> Disk {
         let (queue, writes) = mpsc::unbounded_channel();
         let trouble = Arc::new(Mutex::new(None));
-        let (closing, writer) = (CancellationToken::new(), TaskTracker::new());
-        writer.spawn(write_all(self, writes, durable, Arc::clone(&trouble), closing.clone()));
-        writer.close();
-        Disk { queue, trouble, closing, writer }
+        let (closing, task) = (CancellationToken::new(), TaskTracker::new());
+        task.spawn(write_all(self, writes, durable, Arc::clone(&trouble), closing.clone()));
+        task.close();
+        Disk { queue, trouble, closing, task }
     }
 
     async fn commit(&mut self, batch: &[Write]) -> sqlx::Result<()> {

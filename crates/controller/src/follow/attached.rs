@@ -2,6 +2,7 @@
 //!
 //! The engine's stream is the only witness: when it breaks, how the program ended cannot be known.
 
+use jiff::Timestamp;
 use oncelet_core::{Outcome, RunEvent, RunState, Verdict, judge};
 use oncelet_engine::{ErrorKind, ExecEnd, ExecEvent, ExecId, ExecState, OutputStream, RunningExec};
 use oncelet_store::{Logs, Store, Stream};
@@ -43,7 +44,7 @@ pub(crate) async fn start(ctx: Ctx, store: Store, run: Run, exec_id: ExecId, mut
     if record(&ctx, "start", || store.advance(&run.lease, started.clone())).await.is_none() {
         return;
     }
-    let (end, logs) = drain(&store, &run, running).await;
+    let (end, logs) = drain(&store, &run, ctx.now, running).await;
     let outcome = match end {
         ExecEnd::Exited { exit_code } => Outcome::Finished { exit_code },
         // After an earlier request, a failed start may be that of an exec which the earlier one still starts.
@@ -92,8 +93,8 @@ pub(crate) fn because(why: &str, outcome: Outcome) -> Outcome {
 }
 
 /// Reads all output into the logs, until the end.
-async fn drain(store: &Store, run: &Run, mut running: RunningExec) -> (ExecEnd, Logs) {
-    let mut outputs = Outputs::open(store, run).await;
+async fn drain(store: &Store, run: &Run, now: fn() -> Timestamp, mut running: RunningExec) -> (ExecEnd, Logs) {
+    let mut outputs = Outputs::open(store, run, now).await;
     let mut flush = tokio::time::interval(FLUSH);
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let end = loop {

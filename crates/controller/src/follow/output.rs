@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use oncelet_store::{LogSummary, LogWriter, Logs, Store, StoreError, Stream};
 
 use super::Run;
@@ -19,10 +20,10 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// Begins, or goes on where the store has them.
-    pub(super) async fn open(store: &Store, run: &Run) -> Self {
+    pub(super) async fn open(store: &Store, run: &Run, now: fn() -> Timestamp) -> Self {
         Self {
-            stdout: Sink::open(store, run, Stream::Stdout).await,
-            stderr: Sink::open(store, run, Stream::Stderr).await,
+            stdout: Sink::open(store, run, now, Stream::Stdout).await,
+            stderr: Sink::open(store, run, now, Stream::Stderr).await,
         }
     }
 
@@ -53,14 +54,15 @@ impl Outputs {
 /// and the summary says so.
 pub(super) struct Sink {
     writer: Option<LogWriter>,
+    now: fn() -> Timestamp,
     dirty: bool,
     failed: bool,
 }
 
 impl Sink {
-    async fn open(store: &Store, run: &Run, stream: Stream) -> Self {
+    async fn open(store: &Store, run: &Run, now: fn() -> Timestamp, stream: Stream) -> Self {
         let writer = store.log_writer(&run.lease, stream, run.log_limit).await.map_err(complain).ok();
-        Self { failed: writer.is_none(), writer, dirty: false }
+        Self { failed: writer.is_none(), writer, now, dirty: false }
     }
 
     /// How many bytes of the stream are accounted for.
@@ -72,7 +74,7 @@ impl Sink {
     pub(super) async fn write(&mut self, bytes: Bytes) {
         let Some(writer) = &mut self.writer else { return };
         self.dirty = true;
-        if let Err(error) = writer.write(bytes).await {
+        if let Err(error) = writer.write((self.now)(), bytes).await {
             self.failed = true;
             complain(error);
         }

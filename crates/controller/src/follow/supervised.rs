@@ -85,7 +85,7 @@ pub(crate) async fn watch(ctx: Ctx, store: Store, run: Run, record: RunRecord, s
         Ok(container) => container,
         Err(error) => return tracing::error!(run = %record.id, "{}", one_line(&error)),
     };
-    let outputs = Outputs::open(&store, &run).await;
+    let outputs = Outputs::open(&store, &run, ctx.now).await;
     let watch = Watch { digest: record.key.digest(), ctx, store, run, record, container, outputs, pause: SHORTLY };
     watch.run(step).await;
 }
@@ -350,7 +350,7 @@ impl Watch {
         for tries in 1.. {
             if self.outputs.failed() {
                 // Begins anew after the last byte that is on the store's disk.
-                self.outputs = Outputs::open(&self.store, &self.run).await;
+                self.outputs = Outputs::open(&self.store, &self.run, self.ctx.now).await;
             }
             let mut fetched = Ok(());
             for (index, stream) in Stream::ALL.into_iter().enumerate() {

@@ -17,7 +17,7 @@ use sqlx::{FromRow, SqliteConnection};
 
 use crate::StoreError;
 
-pub use reader::LogReader;
+pub use reader::{Chunk, LogReader};
 pub use writer::LogWriter;
 
 /// How much of the end of a log stands in its summary.
@@ -138,7 +138,7 @@ impl Logs {
 pub(crate) fn scan(path: &Path) -> Result<(LogSummary, u64), StoreError> {
     let mut frames = frame::Frames::new(path.to_owned());
     let mut summary = LogSummary::default();
-    while let Some(bytes) = frames.next_frame()? {
+    while let Some(frame::Frame { bytes, .. }) = frames.next_frame()? {
         summary.add(&bytes, bytes.len());
     }
     Ok((summary, frames.position()))

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
-use super::frame::{Encoder, FRAME};
+use super::frame::{Encoder, FRAME, Frame, MARKS, Mark};
 use super::{LogSummary, blocking, scan};
 use crate::StoreError;
 use crate::dir;
@@ -25,7 +26,7 @@ pub struct LogWriter {
     limit: u64,
     summary: LogSummary,
     /// Kept bytes that are in no frame yet; fewer than [`FRAME`].
-    pending: Vec<u8>,
+    pending: Frame,
     file: Arc<Mutex<Appender>>,
 }
 
@@ -38,7 +39,7 @@ impl LogWriter {
         let appender =
             Appender { path: path.clone(), file: None, end, kept: summary.kept, crc32c: summary.crc32c, encoder };
         let file = Arc::new(Mutex::new(appender));
-        Ok(Self { path, limit: limit.unwrap_or(u64::MAX), summary, pending: Vec::new(), file })
+        Ok(Self { path, limit: limit.unwrap_or(u64::MAX), summary, pending: Frame::default(), file })
     }
 
     /// How many bytes of the stream are accounted for: whoever goes on with the log after a crash begins there.
@@ -48,26 +49,36 @@ impl LogWriter {
         self.summary.bytes
     }
 
-    /// Takes output. Bytes past the limit are counted and dropped.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+    /// Takes output that came at `at`. Bytes past the limit are counted and dropped.
+    pub async fn write(&mut self, at: Timestamp, bytes: Bytes) -> Result<(), StoreError> {
         let room = usize::try_from(self.limit.saturating_sub(self.summary.kept)).unwrap_or(usize::MAX);
         let kept = room.min(bytes.len());
         self.summary.add(&bytes, kept);
         let mut kept = &bytes[..kept];
-        while self.pending.len() + kept.len() >= FRAME {
-            let (now, later) = kept.split_at(FRAME - self.pending.len());
-            self.pending.extend_from_slice(now);
+        while !kept.is_empty() {
+            self.mark(at);
+            let (now, later) = kept.split_at(kept.len().min(FRAME - self.pending.bytes.len()));
+            self.pending.bytes.extend_from_slice(now);
             kept = later;
-            self.append().await?;
+            if self.pending.bytes.len() == FRAME || self.pending.marks.len() == MARKS {
+                self.append().await?;
+            }
         }
-        self.pending.extend_from_slice(kept);
         Ok(())
+    }
+
+    /// Remembers that what follows came at `at`, unless it came within a millisecond of what is before it.
+    fn mark(&mut self, at: Timestamp) {
+        let near = |last: &Mark| at.as_millisecond() == last.at.as_millisecond();
+        if !self.pending.marks.last().is_some_and(near) {
+            self.pending.marks.push(Mark { offset: self.pending.bytes.len(), at });
+        }
     }
 
     /// Makes all output so far visible to readers, as a frame of its own. Call it when output pauses, not for each
     /// piece: small frames compress badly.
     pub async fn flush(&mut self) -> Result<(), StoreError> {
-        if self.pending.is_empty() { Ok(()) } else { self.append().await }
+        if self.pending.bytes.is_empty() { Ok(()) } else { self.append().await }
     }
 
     /// Writes what is left, and sums up. Output that could not be written is in the summary as dropped.
@@ -114,21 +125,21 @@ struct Appender {
 }
 
 impl Appender {
-    fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    fn append(&mut self, frame: &Frame) -> Result<(), StoreError> {
         let wrong = StoreError::file(&self.path);
-        let frame = match self.encoder.encode(bytes) {
-            Ok(frame) => frame,
+        let encoded = match self.encoder.encode(frame) {
+            Ok(encoded) => encoded,
             Err(error) => return Err(wrong(error)),
         };
         let written = self.file().and_then(|(file, end)| {
-            file.write_all_at(&frame, end)?;
-            Ok(end + frame.len() as u64)
+            file.write_all_at(&encoded, end)?;
+            Ok(end + encoded.len() as u64)
         });
         match written {
             Ok(end) => {
                 self.end = end;
-                self.kept += bytes.len() as u64;
-                self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
+                self.kept += frame.bytes.len() as u64;
+                self.crc32c = crc32c::crc32c_append(self.crc32c, &frame.bytes);
                 Ok(())
             }
             Err(error) => {

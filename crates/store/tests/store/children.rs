@@ -119,7 +119,7 @@ async fn works_for_a_while() {
             store.advance(&lease, crate::support::created("e")).await.unwrap();
             store.advance(&lease, crate::support::started()).await.unwrap();
             let mut log = store.log_writer(&lease, Stream::Stdout, None).await.unwrap();
-            log.write(Bytes::from(format!("printed by {name}\n").repeat(20))).await.unwrap();
+            log.write(at(2), Bytes::from(format!("printed by {name}\n").repeat(20))).await.unwrap();
             let stdout = log.finish().await.unwrap();
             let outcome = oncelet_core::Outcome::Finished { exit_code: number };
             store.finish(&lease, at(3), outcome, Logs { stdout, ..Logs::default() }).await.unwrap();
@@ -171,9 +171,9 @@ async fn leaves_open_runs() {
     let _claimed = win(&store, "claimed").await;
     let running = run(&store, "running").await;
     let mut log = store.log_writer(&running, Stream::Stdout, None).await.unwrap();
-    log.write(Bytes::from_static(b"before the crash")).await.unwrap();
+    log.write(at(2), Bytes::from_static(b"before the crash")).await.unwrap();
     log.flush().await.unwrap();
-    log.write(Bytes::from_static(b", never flushed")).await.unwrap();
+    log.write(at(2), Bytes::from_static(b", never flushed")).await.unwrap();
     say("ready");
     std::future::pending::<()>().await;
 }
@@ -223,7 +223,7 @@ async fn writes_100_megabytes() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             *byte = state.to_be_bytes()[0];
         }
-        log.write(chunk.into()).await.unwrap();
+        log.write(at(2), chunk.into()).await.unwrap();
     }
     let stdout = log.finish().await.unwrap();
     say(&format!("bytes {}", stdout.bytes));
@@ -232,7 +232,7 @@ async fn writes_100_megabytes() {
     let mut reader = store.read_log(lease.run_id(), Stream::Stdout).await.unwrap();
     let mut read = 0;
     while let Some(chunk) = reader.next_chunk().await.unwrap() {
-        read += chunk.len();
+        read += chunk.bytes.len();
     }
     say(&format!("read {read}"));
     say(&format!("grew {}", peak_memory() - before));
@@ -255,7 +255,7 @@ async fn writes_lines() {
     let mut log = store.log_writer(&lease, Stream::Stdout, None).await.unwrap();
     say("ready");
     for line in std::io::stdin().lines() {
-        log.write(Bytes::from(line.unwrap() + "\n")).await.unwrap();
+        log.write(at(2), Bytes::from(line.unwrap() + "\n")).await.unwrap();
         log.flush().await.unwrap();
         say("written");
     }

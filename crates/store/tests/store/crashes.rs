@@ -26,7 +26,7 @@ async fn the_runs_of_a_killed_daemon_are_taken_over() {
     let ended = done(store.finish(&lease, at(9), Outcome::Unknown { message: "killed".into() }, logs).await.unwrap());
     assert!(matches!(ended.state, RunState::Ended { started_at: Some(started), .. } if started == at(2)));
     let mut log = store.read_log(running.id, Stream::Stdout).await.unwrap();
-    assert_eq!(log.next_chunk().await.unwrap().unwrap(), "before the crash");
+    assert_eq!(log.next_chunk().await.unwrap().unwrap().bytes, "before the crash");
 
     let claimed = record(&store, "claimed").await;
     let lease = store.take_over(&claimed, at(9)).await.unwrap().unwrap();

@@ -15,7 +15,7 @@ const FRAME: usize = 256 * 1024;
 async fn write(store: &Store, lease: &Lease, parts: &[&[u8]], limit: Option<u64>) -> LogSummary {
     let mut log = store.log_writer(lease, Stream::Stdout, limit).await.unwrap();
     for part in parts {
-        log.write(Bytes::copy_from_slice(part)).await.unwrap();
+        log.write(at(2), Bytes::copy_from_slice(part)).await.unwrap();
     }
     log.finish().await.unwrap()
 }
@@ -28,7 +28,7 @@ async fn end(store: &Store, lease: &Lease, stdout: LogSummary) {
 async fn read_all(log: &mut LogReader) -> Vec<u8> {
     let mut all = Vec::new();
     while let Some(chunk) = log.next_chunk().await.unwrap() {
-        all.extend_from_slice(&chunk);
+        all.extend_from_slice(&chunk.bytes);
     }
     all
 }
@@ -119,6 +119,34 @@ fn a_hundred_megabytes_pass_through_little_memory() {
     assert!(grew < 12 * 1024, "{grew} KiB");
 }
 
+/// When a byte came is known however frames cut the output, and memory and file stay small whatever the pace.
+#[tokio::test]
+async fn every_byte_has_the_time_at_which_it_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let lease = run(&store, "seed").await;
+    let mut log = store.log_writer(&lease, Stream::Stdout, None).await.unwrap();
+    // One byte in each second, then a flood in one moment, then one more byte.
+    for second in 0..3000 {
+        log.write(at(second), Bytes::from_static(b"x")).await.unwrap();
+    }
+    log.write(at(3000), vec![b'y'; FRAME + 10].into()).await.unwrap();
+    log.write(at(3001), Bytes::from_static(b"z")).await.unwrap();
+    let summary = log.finish().await.unwrap();
+    end(&store, &lease, summary).await;
+    let mut log = store.read_log(lease.run_id(), Stream::Stdout).await.unwrap();
+    let mut position = 0;
+    while let Some(chunk) = log.next_chunk().await.unwrap() {
+        for (offset, byte) in chunk.bytes.iter().enumerate() {
+            let second = if *byte == b'x' { position } else { i64::from(*byte == b'z') + 3000 };
+            let came = chunk.received(offset).unwrap();
+            assert_eq!(came.as_millisecond(), at(second).as_millisecond(), "byte {position}");
+            position += 1;
+        }
+    }
+    assert_eq!(usize::try_from(position).unwrap(), 3000 + FRAME + 11);
+}
+
 #[tokio::test]
 async fn a_frame_that_a_crash_cut_off_is_not_seen_and_is_written_over() {
     let dir = tempfile::tempdir().unwrap();
@@ -127,7 +155,7 @@ async fn a_frame_that_a_crash_cut_off_is_not_seen_and_is_written_over() {
     write(&store, &lease, &[b"first"], None).await;
     let whole = fs::read(file(dir.path())).unwrap();
     // The beginning of a frame, and what a file system may put there on a power failure.
-    for torn in [&whole[..whole.len() - 1], &[0; 300]] {
+    for torn in [&whole[..whole.len() - 1], &whole[..20], &whole[..5], &[0; 300]] {
         fs::write(file(dir.path()), [&whole[..], torn].concat()).unwrap();
         assert_eq!(stdout(&store, lease.run_id()).await, b"first");
         assert_eq!(store.logs(lease.run_id()).await.unwrap().stdout.kept, 5);
@@ -146,7 +174,7 @@ async fn a_log_that_is_not_what_was_written_is_reported_with_its_name() {
     let lease = run(&store, "seed").await;
     let mut log = store.log_writer(&lease, Stream::Stdout, None).await.unwrap();
     for part in ["first", "second"] {
-        log.write(part.into()).await.unwrap();
+        log.write(at(2), part.into()).await.unwrap();
         log.flush().await.unwrap();
     }
     let summary = log.finish().await.unwrap();
@@ -154,7 +182,7 @@ async fn a_log_that_is_not_what_was_written_is_reported_with_its_name() {
     let whole = fs::read(file(dir.path())).unwrap();
     fs::write(file(dir.path()), &whole[..whole.len() - 1]).unwrap();
     let mut log = store.read_log(lease.run_id(), Stream::Stdout).await.unwrap();
-    assert_eq!(log.next_chunk().await.unwrap().unwrap(), "first");
+    assert_eq!(log.next_chunk().await.unwrap().unwrap().bytes, "first");
     let error = log.next_chunk().await.unwrap_err().to_string();
     assert_eq!(error, format!("the log {} is damaged after 5 good bytes of output", file(dir.path()).display()));
     fs::remove_file(file(dir.path())).unwrap();
@@ -170,16 +198,16 @@ async fn a_reader_in_another_process_follows_a_log_that_grows() {
     let store = Store::open_reader(dir.path()).await.unwrap();
     let run = record(&store, "lines").await.id;
     let mut log = store.read_log(run, Stream::Stdout).await.unwrap();
-    assert_eq!(log.next_chunk().await.unwrap(), None, "nothing is written yet");
+    assert!(log.next_chunk().await.unwrap().is_none(), "nothing is written yet");
     for line in ["one", "two", "three"] {
         writer.tell(line);
         assert_eq!(writer.next().as_deref(), Some("written"));
-        assert_eq!(log.next_chunk().await.unwrap().unwrap(), format!("{line}\n"));
-        assert_eq!(log.next_chunk().await.unwrap(), None);
+        assert_eq!(log.next_chunk().await.unwrap().unwrap().bytes, format!("{line}\n"));
+        assert!(log.next_chunk().await.unwrap().is_none());
     }
     writer.hang_up();
     assert_eq!(writer.next().as_deref(), Some("ended"));
-    assert_eq!(log.next_chunk().await.unwrap(), None);
+    assert!(log.next_chunk().await.unwrap().is_none());
     assert_eq!(stdout(&store, run).await, b"one\ntwo\nthree\n");
 }
 
@@ -206,11 +234,11 @@ async fn after_a_failure_the_log_is_the_beginning_and_says_that_it_is_cut() {
     // The first frame cannot be written: its place is taken by a directory.
     let mut log = store.log_writer(&lease, Stream::Stdout, None).await.unwrap();
     fs::create_dir(file(dir.path())).unwrap();
-    log.write("lost".into()).await.unwrap();
+    log.write(at(2), "lost".into()).await.unwrap();
     let error = log.flush().await.unwrap_err().to_string();
     assert_eq!(error, format!("{} cannot be used", file(dir.path()).display()));
     fs::remove_dir(file(dir.path())).unwrap();
-    log.write(", and so is this".into()).await.unwrap();
+    log.write(at(2), ", and so is this".into()).await.unwrap();
     log.flush().await.unwrap();
     let summary = log.finish().await.unwrap();
     assert_eq!((summary.bytes, summary.kept, summary.truncated), (20, 0, true));

@@ -41,7 +41,7 @@ async fn a_forgotten_run_may_be_claimed_again_and_its_logs_are_gone() {
     let store = open(dir.path()).await;
     let lease = run(&store, "seed").await;
     let mut log = store.log_writer(&lease, Stream::Stdout, None).await.unwrap();
-    log.write(bytes::Bytes::from_static(b"seeded")).await.unwrap();
+    log.write(at(2), bytes::Bytes::from_static(b"seeded")).await.unwrap();
     let logs = Logs { stdout: log.finish().await.unwrap(), ..Logs::default() };
     let still_open = store.forget(lease.run_id()).await.unwrap_err();
     assert!(matches!(still_open, StoreError::StillOpen { state: "Running", .. }), "{still_open}");
