@@ -1,7 +1,7 @@
 # One command here is one script in hack/, which says what it does. CI runs the same: .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test torture bench lint generate image clean-demo
+.PHONY: help build demo test kube-rs torture bench lint generate image clean-demo
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ demo: ## the story of the README, on this machine, from nothing; ends by itself
 
 test: ## all tests, with all they need; says loudly what is skipped
 	@hack/test.sh
+
+kube-rs: ## the cluster tests that kube-rs publishes, against the embedded API server
+	@hack/kube-rs.sh
 
 torture: ## every fail point with every fault, hundreds of kills, engines that die: a quarter of an hour
 	@hack/torture.sh
