@@ -156,7 +156,11 @@ impl Side {
 
     pub(crate) fn kubectl(&self, namespace: &str, words: &[String], stdin: Option<String>) -> Output {
         let mut command = oncelet_tests::kubectl(&self.kubeconfig);
-        command.env("HOME", self.home.path()).env("KUBE_EDITOR", "sed -i s/Small/Large/").args(["--namespace", namespace]).args(words);
+        command
+            .env("HOME", self.home.path())
+            .env("KUBE_EDITOR", "sed -i s/Small/Large/")
+            .args(["--namespace", namespace])
+            .args(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // Dropped at once: kubectl reads to the end.

@@ -1,7 +1,7 @@
-//! The end-to-end suite: real kubectl, a real engine, and each scenario against both API servers, the embedded one of
-//! `oncelet up` and a real kube-apiserver with `oncelet controller`.
+//! The end-to-end suite: real kubectl, real engines, and each scenario three times: with the embedded API server of
+//! `oncelet up`, with a real kube-apiserver and `oncelet controller`, and with Podman instead of Docker.
 //!
-//! A half that cannot run here says so loudly, and is counted as ignored, never as passed.
+//! A part that cannot run here says so loudly, and is counted as ignored, never as passed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod docker;
@@ -20,7 +20,7 @@ use world::{Server, World};
 fn main() -> ExitCode {
     let args = Arguments::from_args();
     if args.list {
-        let trials = SCENARIOS.iter().flat_map(|scenario| both(scenario, None, true)).collect();
+        let trials = SCENARIOS.iter().flat_map(|scenario| trials_of(scenario, None, true)).collect();
         return libtest_mimic::run(&args, trials).exit_code();
     }
     process::build_oncelet();
@@ -30,7 +30,13 @@ fn main() -> ExitCode {
         skipped("every end-to-end scenario", problem);
     }
     // Only what runs is started: a filter for the embedded half needs no kube-apiserver.
-    let wants_real = args.filter.as_deref().is_none_or(|filter| !filter.starts_with("embedded"));
+    let half_of = |name| args.filter.as_deref().is_some_and(|filter| filter.starts_with(name));
+    let wants_real = !half_of("embedded") && !half_of("podman");
+    let podman_problem = (podman().is_none() && !half_of("embedded") && !half_of("kube-apiserver"))
+        .then(|| "ONCELET_TEST_PODMAN is not set to the address of one (hack/podman.sh starts one)".to_owned());
+    if let Some(problem) = &podman_problem {
+        skipped("the half with Podman", problem);
+    }
     let real =
         if engine_problem.is_none() && wants_real { KubeApiserver::start() } else { Err("not asked for".into()) };
     let (real, real_problem) = match real {
@@ -41,9 +47,10 @@ fn main() -> ExitCode {
         skipped("the half against a real kube-apiserver", problem);
     }
 
-    let trials = SCENARIOS.iter().flat_map(|scenario| both(scenario, real.clone(), engine_problem.is_none())).collect();
+    let trials =
+        SCENARIOS.iter().flat_map(|scenario| trials_of(scenario, real.as_ref(), engine_problem.is_none())).collect();
     let conclusion = libtest_mimic::run(&args, trials);
-    if let Some(problem) = engine_problem.or(real_problem.filter(|_| wants_real)) {
+    if let Some(problem) = engine_problem.or(real_problem.filter(|_| wants_real)).or(podman_problem) {
         skipped("a part of this suite", &problem);
     }
     conclusion.exit_code()
@@ -53,29 +60,44 @@ fn skipped(what: &str, why: &str) {
     eprintln!("\n*** SKIPPED: {what}\n*** because {why}\n");
 }
 
-/// One scenario as two trials, or as one where there is nothing to compare.
-fn both(scenario: &Scenario, real: Option<Arc<KubeApiserver>>, has_engine: bool) -> Vec<Trial> {
+/// One scenario as three trials: with both API servers, and with Podman; or as fewer, where it is about one of them.
+fn trials_of(scenario: &Scenario, real: Option<&Arc<KubeApiserver>>, has_engine: bool) -> Vec<Trial> {
     /// Two controllers with two stores on one cluster would both run an object: one scenario at a time there.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let Scenario { name, run } = *scenario;
-    let embedded =
-        Trial::test(format!("embedded::{name}"), move || guarded(run, Server::Embedded)).with_ignored_flag(!has_engine);
-    if scenario.is_about_embedded() {
-        return vec![embedded];
+    let mut trials = vec![
+        Trial::test(format!("embedded::{name}"), move || guarded(run, Server::Embedded, None))
+            .with_ignored_flag(!has_engine),
+    ];
+    if !scenario.is_about_docker() {
+        let podman = podman();
+        let missing = podman.is_none();
+        let trial = Trial::test(format!("podman::{name}"), move || guarded(run, Server::Embedded, podman));
+        trials.push(trial.with_ignored_flag(missing));
     }
-    let missing = real.is_none();
-    let real = Trial::test(format!("kube-apiserver::{name}"), move || {
-        let Some(real) = real else { return Err(Failed::without_message()) };
-        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        guarded(run, Server::Real(real))
-    })
-    .with_ignored_flag(missing);
-    vec![embedded, real]
+    if !scenario.is_about_embedded() {
+        let real = real.cloned();
+        let missing = real.is_none();
+        let trial = Trial::test(format!("kube-apiserver::{name}"), move || {
+            let Some(real) = real else { return Err(Failed::without_message()) };
+            let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+            guarded(run, Server::Real(real), None)
+        });
+        trials.push(trial.with_ignored_flag(missing));
+    }
+    trials
+}
+
+/// The address of the Podman to test with.
+fn podman() -> Option<String> {
+    std::env::var("ONCELET_TEST_PODMAN").ok().filter(|url| !url.is_empty())
 }
 
 /// Runs a scenario; where it fails, what the daemon logged is shown with it.
-fn guarded(run: fn(&mut World), server: Server) -> Result<(), Failed> {
-    let mut world = World::new(server);
+fn guarded(run: fn(&mut World), server: Server, engine: Option<String>) -> Result<(), Failed> {
+    // Threads are used again.
+    docker::use_host(engine.clone());
+    let mut world = World::with_engine(server, engine);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut world)));
     result.map_err(|panic| {
         let message = panic

@@ -23,7 +23,18 @@ impl Scenario {
     /// Whether it is about what only the embedded server has.
     pub(crate) fn is_about_embedded(&self) -> bool {
         // A real one serves no parts of custom resources but the usual ones.
-        ["the_log_endpoint_streams_what_is_asked_for", "kept_objects_are_there_after_a_kill"].contains(&self.name)
+        [
+            "the_log_endpoint_streams_what_is_asked_for",
+            "kept_objects_are_there_after_a_kill",
+            "session_containers_go_when_up_ends_however_it_ends",
+        ]
+        .contains(&self.name)
+    }
+
+    /// Whether it needs of the engine what the Podman of the tests does not have.
+    pub(crate) fn is_about_docker(&self) -> bool {
+        // A registry without TLS is one that Podman has to be configured for.
+        ["an_image_is_pulled_and_its_progress_shown"].contains(&self.name)
     }
 }
 
@@ -99,6 +110,18 @@ scenarios! {
         a_strangers_container_is_not_taken,
         an_existing_container_is_adopted_and_left_alone,
         scope_name_remembers_across_recreates,
+        a_session_container_goes_with_its_object,
+        session_containers_go_when_up_ends_however_it_ends,
+        a_cleanup_container_is_never_made_and_goes_with_its_object,
+        a_cleanup_container_goes_even_if_its_object_was_deleted_before_the_engine_answered,
+        a_start_may_be_delayed_and_a_stop_taken_back,
+        what_is_to_be_stopped_is_not_made_and_nothing_else_is_stopped,
+        an_adopted_container_keeps_its_start_time,
+        a_lifecycle_key_decides_alone,
+        the_engine_goes_and_comes_back,
+        volumes_networks_env_files_and_the_restart_policy_are_as_asked,
+        an_exec_waits_for_a_healthy_container,
+        an_image_is_pulled_and_its_progress_shown,
     },
     scale::{
         two_hundred_execs_in_four_containers_run_once_each,

@@ -26,6 +26,8 @@ pub(crate) struct World {
     daemon: Option<Process>,
     /// The data directory of another daemon, which is shared.
     store_of: Option<PathBuf>,
+    /// The engine, where it is not the usual one.
+    engine_host: Option<String>,
     /// What the daemon takes beside the usual.
     pub daemon_args: Vec<String>,
     /// What is in its environment beside the usual.
@@ -37,6 +39,13 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// One whose engine is at `host`, or where the engine usually is.
+    pub(crate) fn with_engine(server: Server, host: Option<String>) -> Self {
+        let mut world = Self::new(server);
+        world.engine_host = host;
+        world
+    }
+
     pub(crate) fn new(server: Server) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -44,12 +53,19 @@ impl World {
             server,
             daemon: None,
             store_of: None,
+            engine_host: None,
             daemon_args: Vec::new(),
             daemon_env: Vec::new(),
             expects_trouble: false,
             dir: tempfile::Builder::new().prefix("oncelet-e2e-").tempdir().unwrap(),
             namespace: format!("e2e-{}-{number}", std::process::id()),
         }
+    }
+
+    /// The engine's address, where it is not the usual one.
+    #[allow(dead_code, reason = "one suite has one engine")]
+    pub(crate) fn engine_host(&self) -> Option<String> {
+        self.engine_host.clone()
     }
 
     pub(crate) fn is_embedded(&self) -> bool {
@@ -82,6 +98,7 @@ impl World {
         };
         command.arg("--data-dir").arg(self.data_dir()).args(&self.daemon_args);
         command.env("ONCELET_LOG", "info,oncelet_controller=debug").env_remove("KUBECONFIG");
+        command.envs(self.engine_host.iter().map(|host| ("DOCKER_HOST", host)));
         command.envs(self.daemon_env.iter().map(|(name, value)| (name, value)));
         let before = self.daemon_log().len();
         self.daemon = Some(Process::spawn("oncelet", command, &self.log_path()));
@@ -121,7 +138,7 @@ impl World {
 
     /// A second daemon on the same store: on the same cluster or, without one, with a server of its own.
     pub(crate) fn start_second(&self) -> World {
-        let mut second = World::new(self.server.clone());
+        let mut second = World::with_engine(self.server.clone(), self.engine_host.clone());
         second.store_of = Some(self.data_dir());
         second.namespace.clone_from(&self.namespace);
         second.start();
@@ -153,6 +170,7 @@ impl World {
     pub(crate) fn oncelet_command(&self) -> Command {
         let mut command = Command::new(oncelet_path());
         command.env("ONCELET_DATA_DIR", self.data_dir());
+        command.envs(self.engine_host.iter().map(|host| ("DOCKER_HOST", host)));
         command
     }
 
@@ -263,6 +281,11 @@ impl Drop for World {
         if let Server::Real(_) = &self.server {
             // A real cluster keeps its objects; the next scenario's daemon must not find them.
             for kind in ["cexec", "ctr"] {
+                for object in self.kubectl(&["get", kind, "-o", "name"]).unwrap_or_default().lines() {
+                    // The daemon that would remove them is gone.
+                    let _ =
+                        self.kubectl(&["patch", object, "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]);
+                }
                 let _ = self.kubectl(&["delete", kind, "--all"]);
             }
         }

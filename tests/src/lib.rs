@@ -4,6 +4,7 @@
 
 pub mod kube_apiserver;
 pub mod process;
+pub mod registry;
 
 use std::path::Path;
 use std::process::Command;

@@ -92,6 +92,7 @@ use crate::rules::immutable;
     validation = immutable("stopGracePeriodSeconds"),
     validation = immutable("onDelete"),
     validation = immutable("dependsOn"),
+    validation = immutable("waitFor"),
 )]
 pub struct ContainerExecSpec {
     /// The name of a Container object in this namespace. Exactly one of containerName and engineContainer is set.
@@ -165,6 +166,9 @@ pub struct ContainerExecSpec {
     #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<String>,
+    /// What the container must be before the program is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_for: Option<WaitFor>,
 }
 
 // The doc of an enum stands in the schema for that of the field that has it.
@@ -216,6 +220,17 @@ pub enum Capture {
     Supervised,
     /// The daemon.
     Attached,
+}
+
+/// What the container must be before the program is started. Running (the default): it runs. Healthy: its health check
+/// succeeds. What was run before is restored either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WaitFor {
+    /// It runs.
+    #[default]
+    Running,
+    /// Its health check succeeds.
+    Healthy,
 }
 
 /// What becomes of the program when the object is deleted while it runs. Detach (the default): it goes on, and its outcome

@@ -23,12 +23,13 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 
 pub use container::{
-    Container, ContainerLabel, ContainerMode, ContainerPort, ContainerSpec, ContainerState, ContainerStatus,
-    PortProtocol, PublishedPort,
+    Container, ContainerHealth, ContainerLabel, ContainerMode, ContainerNetwork, ContainerPort, ContainerSpec,
+    ContainerState, ContainerStatus, Healthcheck, PortProtocol, PublishedPort, PullPolicy, RestartPolicy, VolumeKind,
+    VolumeMount,
 };
 pub use container_exec::{
     Capture, CapturedBy, ContainerExec, ContainerExecSpec, ContainerExecStatus, EffectiveVar, ExecState, OnChange,
-    OnDelete, Output, RunPolicy, Scope,
+    OnDelete, Output, RunPolicy, Scope, WaitFor,
 };
 pub use env::{ContainerFieldRef, EnvVar, EnvVarSource, FieldRef, KeyRef};
 
@@ -41,6 +42,9 @@ pub const RERUN_ANNOTATION: &str = "oncelet.dev/rerun";
 
 /// The finalizer of objects with `onDelete: Kill`: they stay until their program is over.
 pub const KILL_FINALIZER: &str = "oncelet.dev/kill-program";
+
+/// The finalizer of `Container` objects whose container is removed with them.
+pub const REMOVE_FINALIZER: &str = "oncelet.dev/remove-container";
 
 /// The condition types of both kinds, as `kubectl wait --for=condition=…` takes them.
 pub mod condition {
@@ -58,6 +62,8 @@ pub mod condition {
     pub const STORE_AVAILABLE: &str = "StoreAvailable";
     /// The container of a `Container` object exists and runs.
     pub const READY: &str = "Ready";
+    /// Its health check succeeds.
+    pub const HEALTHY: &str = "Healthy";
 }
 
 /// The CRDs, as `oncelet crds` prints them.

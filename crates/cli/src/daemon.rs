@@ -16,6 +16,7 @@ use crate::clock::now;
 use crate::log_part;
 use crate::logging;
 use crate::paths::Paths;
+use crate::session::Session;
 
 /// Hosts the embedded API server and runs the controller against it.
 pub(crate) async fn up(args: Up) -> Result<()> {
@@ -42,8 +43,11 @@ pub(crate) async fn up(args: Up) -> Result<()> {
     let serving = tokio::spawn(server.serve(server_shutdown.clone()));
 
     let client = client_from(&kubeconfig).await?;
+    let session = Session::begin(&paths.sessions())?;
+    tokio::spawn(Session::clear_earlier(paths.sessions(), engine.clone()));
     print_welcome(&url, &kubeconfig, &paths, &engine).await;
-    let result = run_controller(client, engine, &paths, shutdown).await;
+    let result = run_controller(client, engine.clone(), &paths, Some(session.id()), shutdown).await;
+    session.end(&engine).await;
     server_shutdown.cancel();
     serving.await.context("the API server ended")??;
     result
@@ -57,7 +61,8 @@ pub(crate) async fn controller(args: Controller) -> Result<()> {
         Some(path) => client_from(path).await?,
         None => Client::try_default().await.context("no kubeconfig was found; say where with --kubeconfig")?,
     };
-    run_controller(client, engine, &paths, shutdown).await
+    // Its objects outlive it, and so do their containers.
+    run_controller(client, engine, &paths, None, shutdown).await
 }
 
 fn begin(daemon: Daemon) -> Result<(Paths, Engine)> {
@@ -72,8 +77,15 @@ fn begin(daemon: Daemon) -> Result<(Paths, Engine)> {
     Ok((paths, engine))
 }
 
-async fn run_controller(client: Client, engine: Engine, paths: &Paths, shutdown: CancellationToken) -> Result<()> {
-    let config = oncelet_controller::Config { client, engine, store_dir: paths.store(), now };
+async fn run_controller(
+    client: Client,
+    engine: Engine,
+    paths: &Paths,
+    session: Option<&str>,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let session = session.map(str::to_owned);
+    let config = oncelet_controller::Config { client, engine, store_dir: paths.store(), session, now };
     oncelet_controller::run(config, shutdown).await?;
     tracing::info!("ended");
     Ok(())

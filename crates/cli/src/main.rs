@@ -9,6 +9,7 @@ mod logs;
 mod output;
 mod paths;
 mod runs;
+mod session;
 mod stamps;
 
 use std::process::ExitCode;

@@ -27,6 +27,11 @@ impl Paths {
         self.data_dir.join("store")
     }
 
+    /// The sessions that go on, and those that ended badly.
+    pub(crate) fn sessions(&self) -> PathBuf {
+        self.data_dir.join("sessions")
+    }
+
     /// Certificates and token of the embedded API server.
     pub(crate) fn apiserver(&self) -> PathBuf {
         self.data_dir.join("apiserver")

@@ -1,31 +1,36 @@
 //! The way of one `Container`: look at the engine, plan, act, publish.
 
 mod plan;
+mod pull;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::{Resource, ResourceExt};
-use oncelet_api::{Container, ContainerMode, PortProtocol};
+use oncelet_api::{Container, ContainerMode, REMOVE_FINALIZER};
 use oncelet_core::{Program, Resolved, resolve};
 use oncelet_engine::{
-    Container as EngineContainer, Error as EngineError, ErrorKind, NewContainer, PortRequest, Protocol,
+    Container as EngineContainer, ContainerId, Engine, Error as EngineError, ErrorKind, NewContainer,
 };
 
 use crate::context::Ctx;
 use crate::exec::Error;
 use crate::publish::{STALE, tell, write_status};
-use crate::{convert, inputs};
-use plan::{LABEL_OWNER, LABEL_SPEC, Plan, lifecycle_key, plan};
+use crate::{convert, finalizer, inputs};
+use plan::{LABEL_KEY, LABEL_OWNER, LABEL_SESSION, LABEL_SPEC, LABEL_UID, Plan, lifecycle_key, plan, removes};
+use pull::Image;
 use status::{Trouble, project};
 
 /// The net under every lost event.
 const RESYNC: Duration = Duration::from_mins(5);
 /// How long to wait for something that announces itself by nothing.
 const POLL: Duration = Duration::from_secs(2);
+/// How long a container's main program has from SIGTERM to SIGKILL, as with `docker stop`.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The engine's name of the container that `container` is for.
 pub(crate) fn engine_name(container: &Container) -> String {
@@ -34,18 +39,75 @@ pub(crate) fn engine_name(container: &Container) -> String {
 
 /// Brings one `Container` to where its spec wants it, as far as that goes now.
 pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Action, Error> {
-    if container.meta().deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+    let held = container.finalizers().iter().any(|name| name == REMOVE_FINALIZER);
+    match (container.meta().deletion_timestamp.is_some(), held) {
+        (true, true) => return end(&ctx, &container).await,
+        (true, false) => return Ok(Action::await_change()),
+        // The change comes back through the watch.
+        (false, false) if goes_with_its_object(&container) => {
+            return finalizer::add(&ctx, container.as_ref(), REMOVE_FINALIZER).await;
+        }
+        (false, _) => {}
     }
     let found = match ctx.engine.container(&engine_name(&container)).await {
         Ok(found) => found,
         Err(error) => return publish(&ctx, &container, Err(Trouble::engine(&error)), None).await,
     };
-    let plan = plan(&container, found.as_ref());
+    let plan = plan(&container, ctx.session.as_deref(), found.as_ref());
     tracing::debug!(object = %container.name_any(), ?plan, "planned");
+    let mut container = container;
+    if matches!(plan, Plan::Create | Plan::Recreate { .. }) {
+        container = match pull::image(&ctx, container.clone()).await? {
+            Image::Ready(container) => container,
+            Image::Missing(trouble) => return publish(&ctx, &container, Err(trouble), None).await,
+            Image::GivenUp => return Ok(Action::requeue(STALE)),
+        };
+    }
     let story = plan.story(&engine_name(&container));
     let result = Box::pin(act(&ctx, &container, found, plan)).await?;
     publish(&ctx, &container, result, story).await
+}
+
+/// Whether the engine's container is removed when the object is deleted.
+fn goes_with_its_object(container: &Container) -> bool {
+    matches!(container.spec.mode, ContainerMode::Session | ContainerMode::Cleanup)
+}
+
+/// Removes what goes with a deleted object, and lets the object go.
+async fn end(ctx: &Ctx, container: &Container) -> Result<Action, Error> {
+    let removed = async {
+        match ctx.engine.container(&engine_name(container)).await? {
+            Some(found) if removes(container, ctx.session.as_deref(), &found) => remove(&ctx.engine, &found.id).await,
+            _ => Ok(()),
+        }
+    };
+    match removed.await {
+        Ok(()) => finalizer::remove(ctx, container, REMOVE_FINALIZER).await,
+        Err(error) => publish(ctx, container, Err(Trouble::engine(&error)), None).await,
+    }
+}
+
+/// Stops and removes a container. One that is gone already is as good.
+async fn remove(engine: &Engine, id: &ContainerId) -> Result<(), EngineError> {
+    let removed = async {
+        engine.stop_container(id, GRACE).await?;
+        engine.remove_container(id, true).await
+    };
+    match removed.await {
+        Err(EngineError::NotFound { .. }) => Ok(()),
+        result => result,
+    }
+}
+
+/// Removes the containers of `sessions`, wherever they are in their lives. Returns how many there were.
+///
+/// # Errors
+/// The first that is in the way; what can be removed is.
+pub async fn remove_sessions(engine: &Engine, sessions: &[String]) -> Result<usize, EngineError> {
+    let found = engine.labelled(LABEL_SESSION).await?;
+    let theirs = found.into_iter().filter(|(_, session)| sessions.contains(session));
+    let removed = futures::future::join_all(theirs.map(async |(id, _)| remove(engine, &id).await)).await;
+    removed.into_iter().try_fold(0, |count, result| result.map(|()| count + 1))
 }
 
 /// Carries out the plan. What stands in the way is a value: it goes into the status.
@@ -59,14 +121,15 @@ async fn act(
         (Plan::Leave, Some(found)) => Ok(found),
         (Plan::Refuse(trouble), _) => return Ok(Err(trouble)),
         (Plan::Start, Some(found)) => start(ctx, &found).await,
+        (Plan::Stop, Some(found)) => stop(ctx, &found).await,
         (Plan::Recreate { .. }, Some(found)) => match new_container(ctx, container).await? {
-            Ok(new) => match ctx.engine.remove_container(&found.id, true).await {
+            Ok(new) => match remove(&ctx.engine, &found.id).await {
                 Ok(()) => create(ctx, &new).await,
                 Err(error) => Err(error),
             },
             Err(trouble) => return Ok(Err(trouble)),
         },
-        (Plan::Create | Plan::Leave | Plan::Start | Plan::Recreate { .. }, _) => {
+        (Plan::Create | Plan::Leave | Plan::Start | Plan::Stop | Plan::Recreate { .. }, _) => {
             match new_container(ctx, container).await? {
                 Ok(new) => create(ctx, &new).await,
                 Err(trouble) => return Ok(Err(trouble)),
@@ -90,6 +153,11 @@ async fn start(ctx: &Ctx, found: &EngineContainer) -> Result<EngineContainer, En
     look(ctx, found.id.as_str()).await
 }
 
+async fn stop(ctx: &Ctx, found: &EngineContainer) -> Result<EngineContainer, EngineError> {
+    ctx.engine.stop_container(&found.id, GRACE).await?;
+    look(ctx, found.id.as_str()).await
+}
+
 async fn look(ctx: &Ctx, name_or_id: &str) -> Result<EngineContainer, EngineError> {
     ctx.engine
         .container(name_or_id)
@@ -104,6 +172,7 @@ async fn new_container(ctx: &Ctx, container: &Container) -> Result<Result<NewCon
         command: spec.command.clone().unwrap_or_default(),
         args: spec.args.clone(),
         env: convert::env(&spec.env),
+        env_files: spec.env_files.clone(),
         ..Program::default()
     };
     let sources = inputs::gather(&ctx.client, &container.metadata, &program, None).await?;
@@ -111,34 +180,15 @@ async fn new_container(ctx: &Ctx, container: &Container) -> Result<Result<NewCon
         Ok(resolved) => resolved,
         Err(missing) => return Ok(Err(Trouble::input(&missing))),
     };
-    let mut labels: std::collections::BTreeMap<_, _> =
-        spec.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect();
+    let mut labels: BTreeMap<_, _> = spec.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect();
     labels.insert(LABEL_OWNER.to_owned(), plan::owner(container));
     labels.insert(LABEL_SPEC.to_owned(), plan::declared(spec));
-    labels.insert(plan::LABEL_KEY.to_owned(), lifecycle_key(spec));
-    Ok(Ok(NewContainer {
-        name: engine_name(container),
-        image: spec.image.clone().unwrap_or_default(),
-        command: spec.command.clone(),
-        args,
-        env,
-        ports: spec.ports.iter().map(port).collect(),
-        labels,
-    }))
-}
-
-fn port(port: &oncelet_api::ContainerPort) -> PortRequest {
-    // The schema keeps ports within 1 to 65535.
-    let number = |port: i32| u16::try_from(port).unwrap_or_default();
-    PortRequest {
-        container_port: number(port.container_port),
-        host_port: port.host_port.map(number),
-        host_ip: Some(port.host_ip.clone().unwrap_or_else(|| "127.0.0.1".to_owned())),
-        protocol: match port.protocol.unwrap_or_default() {
-            PortProtocol::Tcp => Protocol::Tcp,
-            PortProtocol::Udp => Protocol::Udp,
-        },
+    labels.insert(LABEL_KEY.to_owned(), lifecycle_key(spec));
+    if spec.mode == ContainerMode::Session {
+        labels.insert(LABEL_UID.to_owned(), container.uid().unwrap_or_default());
+        labels.extend(ctx.session.clone().map(|session| (LABEL_SESSION.to_owned(), session)));
     }
+    Ok(Ok(convert::new_container(spec, engine_name(container), args, env, labels)))
 }
 
 async fn publish(
@@ -148,7 +198,12 @@ async fn publish(
     story: Option<(&'static str, String)>,
 ) -> Result<Action, Error> {
     // A container that is missing or stopped announces itself; an image or a Secret that appears does not.
-    let retry = if result.is_err() { POLL } else { RESYNC };
+    let retry = match &result {
+        Ok(_) => RESYNC,
+        Err(trouble) if trouble.is_wanted() => RESYNC,
+        Err(trouble) if trouble.reason == pull::FAILED => pull::PAUSE,
+        Err(_) => POLL,
+    };
     let status = project(container, ctx.engine.endpoint(), &result, (ctx.now)());
     if container.status.as_ref() != Some(&status)
         && !write_status(ctx, container, container.status.as_ref(), &status).await?
@@ -156,7 +211,9 @@ async fn publish(
         return Ok(Action::requeue(STALE));
     }
     let trouble = match &result {
-        Err(trouble) if !trouble.is_shown_by(container) => Some((trouble.reason, trouble.message.clone())),
+        Err(trouble) if !trouble.is_wanted() && !trouble.is_shown_by(container) => {
+            Some((trouble.reason, trouble.message.clone()))
+        }
         _ => None,
     };
     let kind = if trouble.is_some() { EventType::Warning } else { EventType::Normal };
@@ -171,9 +228,4 @@ async fn publish(
         tell(ctx, container, &event).await;
     }
     Ok(Action::requeue(retry))
-}
-
-/// Whether oncelet makes the container, or takes somebody else's.
-fn is_ours_to_make(container: &Container) -> bool {
-    container.spec.mode == ContainerMode::Persistent
 }

@@ -1,10 +1,17 @@
 //! From the resources' types to the core's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use oncelet_api::{ContainerExec, EnvVar, EnvVarSource, OnDelete, RERUN_ANNOTATION};
+use oncelet_api::{
+    ContainerExec, ContainerPort, ContainerSpec, EnvVar, EnvVarSource, OnDelete, PortProtocol, RERUN_ANNOTATION,
+    VolumeKind, VolumeMount,
+};
 use oncelet_core::{EndedBy, ExecSpec, OnChange, Program, RunName, RunPolicy, Scope, ValueSource};
+use oncelet_engine::{
+    Healthcheck, Mount, MountKind, NetworkRequest, NewContainer, PortRequest, Protocol, RestartPolicy,
+};
 
 /// The name under which the run of `exec` is remembered.
 pub(crate) fn run_name(exec: &ContainerExec) -> RunName {
@@ -73,6 +80,77 @@ pub(crate) fn grace(exec: &ContainerExec) -> Duration {
     const DEFAULT: u64 = 10;
     let seconds = exec.spec.stop_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     Duration::from_secs(seconds.unwrap_or(DEFAULT))
+}
+
+/// The container to make for `spec`, with what was resolved of it.
+pub(crate) fn new_container(
+    spec: &ContainerSpec,
+    name: String,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    labels: BTreeMap<String, String>,
+) -> NewContainer {
+    NewContainer {
+        name,
+        image: spec.image.clone().unwrap_or_default(),
+        command: spec.command.clone(),
+        args,
+        env,
+        ports: spec.ports.iter().map(port).collect(),
+        labels,
+        mounts: spec.volume_mounts.iter().map(mount).collect(),
+        networks: spec
+            .networks
+            .iter()
+            .map(|network| NetworkRequest { name: network.name.clone(), aliases: network.aliases.clone() })
+            .collect(),
+        restart: match spec.restart_policy.unwrap_or_default() {
+            oncelet_api::RestartPolicy::No => RestartPolicy::No,
+            oncelet_api::RestartPolicy::OnFailure => RestartPolicy::OnFailure,
+            oncelet_api::RestartPolicy::UnlessStopped => RestartPolicy::UnlessStopped,
+            oncelet_api::RestartPolicy::Always => RestartPolicy::Always,
+        },
+        healthcheck: spec.healthcheck.as_ref().map(healthcheck),
+    }
+}
+
+fn port(port: &ContainerPort) -> PortRequest {
+    // The schema keeps ports within 1 to 65535.
+    let number = |port: i32| u16::try_from(port).unwrap_or_default();
+    PortRequest {
+        container_port: number(port.container_port),
+        host_port: port.host_port.map(number),
+        host_ip: Some(port.host_ip.clone().unwrap_or_else(|| "127.0.0.1".to_owned())),
+        protocol: match port.protocol.unwrap_or_default() {
+            PortProtocol::Tcp => Protocol::Tcp,
+            PortProtocol::Udp => Protocol::Udp,
+        },
+    }
+}
+
+fn mount(mount: &VolumeMount) -> Mount {
+    Mount {
+        kind: match mount.kind {
+            VolumeKind::Bind => MountKind::Bind,
+            VolumeKind::Volume => MountKind::Volume,
+        },
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        read_only: mount.read_only.unwrap_or_default(),
+    }
+}
+
+fn healthcheck(check: &oncelet_api::Healthcheck) -> Healthcheck {
+    let seconds = |value: Option<i32>, default: u32| {
+        Duration::from_secs(value.and_then(|value| u32::try_from(value).ok()).unwrap_or(default).into())
+    };
+    Healthcheck {
+        command: check.command.clone(),
+        interval: seconds(check.interval_seconds, 30),
+        timeout: seconds(check.timeout_seconds, 30),
+        retries: check.retries.and_then(|retries| u32::try_from(retries).ok()).unwrap_or(3),
+        start_period: seconds(check.start_period_seconds, 0),
+    }
 }
 
 /// Declared variables.

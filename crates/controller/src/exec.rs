@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use oncelet_api::ContainerExec;
+use oncelet_api::{ContainerExec, KILL_FINALIZER};
 use oncelet_core::decide;
 
 use crate::context::Ctx;
@@ -53,14 +53,14 @@ pub(crate) async fn reconcile(exec: Arc<ContainerExec>, ctx: Ctx) -> Result<Acti
         Phase::Lives | Phase::Ends => {}
         Phase::Gone => return Ok(Action::await_change()),
         // The change comes back through the watch.
-        Phase::NeedsFinalizer => return finalizer::add(&ctx, &exec).await,
+        Phase::NeedsFinalizer => return finalizer::add(&ctx, exec.as_ref(), KILL_FINALIZER).await,
     }
     let spec = convert::exec_spec(&exec);
     let observation = observe::observe(&ctx, &exec, &spec).await?;
     let decision = decide(&spec, observation.observed.clone(), (ctx.now)());
     tracing::debug!(object = %exec.name_any(), ?decision, "decided");
     if finalizer::phase(&exec) == Phase::Ends && finalizer::is_over(&decision) {
-        return finalizer::remove(&ctx, &exec).await;
+        return finalizer::remove(&ctx, exec.as_ref(), KILL_FINALIZER).await;
     }
     let shown = act::act(&ctx, &exec, &observation, decision).await;
     publish::publish(&ctx, &exec, &observation, shown).await

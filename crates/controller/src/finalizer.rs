@@ -1,4 +1,4 @@
-//! Objects with `onDelete: Kill` stay until their program is over.
+//! Objects that stay until something is over: those with `onDelete: Kill` until their program is.
 
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::context::Ctx;
 use crate::convert;
 use crate::exec::Error;
-use crate::publish::STALE;
+use crate::publish::{Object, STALE};
 
 /// Where an object is between its creation and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,22 +53,24 @@ pub(crate) fn is_over(decision: &Decision) -> bool {
     }
 }
 
-pub(crate) async fn add(ctx: &Ctx, exec: &ContainerExec) -> Result<Action, Error> {
-    let mut finalizers = exec.finalizers().to_vec();
-    finalizers.push(KILL_FINALIZER.to_owned());
-    write(ctx, exec, &finalizers).await
+/// Makes sure that `object` stays until the finalizer `name` is removed.
+pub(crate) async fn add<K: Object>(ctx: &Ctx, object: &K, name: &str) -> Result<Action, Error> {
+    let mut finalizers = object.finalizers().to_vec();
+    finalizers.push(name.to_owned());
+    write(ctx, object, &finalizers).await
 }
 
-pub(crate) async fn remove(ctx: &Ctx, exec: &ContainerExec) -> Result<Action, Error> {
-    let finalizers: Vec<_> = exec.finalizers().iter().filter(|it| *it != KILL_FINALIZER).cloned().collect();
-    write(ctx, exec, &finalizers).await
+/// Lets `object` go, as far as the finalizer `name` held it.
+pub(crate) async fn remove<K: Object>(ctx: &Ctx, object: &K, name: &str) -> Result<Action, Error> {
+    let finalizers: Vec<_> = object.finalizers().iter().filter(|it| *it != name).cloned().collect();
+    write(ctx, object, &finalizers).await
 }
 
-async fn write(ctx: &Ctx, exec: &ContainerExec, finalizers: &[String]) -> Result<Action, Error> {
-    let (namespace, name) = (exec.namespace().unwrap_or_default(), exec.name_any());
+async fn write<K: Object>(ctx: &Ctx, object: &K, finalizers: &[String]) -> Result<Action, Error> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     // A merge patch replaces the list: the version makes sure that it is the one that was read.
-    let patch = json!({"metadata": {"resourceVersion": exec.metadata.resource_version, "finalizers": finalizers}});
-    let api = Api::<ContainerExec>::namespaced(ctx.client.clone(), &namespace);
+    let patch = json!({"metadata": {"resourceVersion": object.meta().resource_version, "finalizers": finalizers}});
+    let api = Api::<K>::namespaced(ctx.client.clone(), &namespace);
     match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
         Ok(_) => Ok(Action::await_change()),
         Err(kube::Error::Api(error)) if error.code == 404 => Ok(Action::await_change()),

@@ -24,5 +24,6 @@ mod status;
 mod watch;
 
 pub use collect::{Collected, Fate, collect};
+pub use container::remove_sessions;
 pub use gate::StoreGate;
 pub use watch::{Config, Error, run};

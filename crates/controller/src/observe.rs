@@ -2,9 +2,9 @@
 
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use oncelet_api::ContainerExec;
+use oncelet_api::{ContainerExec, WaitFor};
 use oncelet_core::{Blocked, ExecSpec, Inputs, Memory, Observed, Ownership, Reason, resolve};
-use oncelet_engine::{Container, ContainerState};
+use oncelet_engine::{Container, ContainerState, Health};
 
 use crate::context::{Ctx, one_line};
 use crate::exec::Error;
@@ -43,7 +43,7 @@ pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) ->
         Err(blocked) => return Ok(Observation { container: None, observed: Observed::NoContainer(blocked) }),
     };
     let memory = memory(ctx, exec, spec, &container).await?;
-    let ready = ready(&container);
+    let ready = ready(&container, exec.spec.wait_for.unwrap_or_default());
     let observed = Observed::Container { id: container.id.to_string(), ready, memory };
     Ok(Observation { container: Some(container), observed })
 }
@@ -86,9 +86,9 @@ async fn target(ctx: &Ctx, exec: &ContainerExec) -> Result<Container, Blocked> {
     }
 }
 
-fn ready(container: &Container) -> Result<(), Blocked> {
+fn ready(container: &Container, wait_for: WaitFor) -> Result<(), Blocked> {
     let what = match &container.state {
-        ContainerState::Running { .. } => return Ok(()),
+        ContainerState::Running { .. } => return well(container, wait_for),
         ContainerState::Created => "was never started".to_owned(),
         ContainerState::Paused => "is paused".to_owned(),
         ContainerState::Restarting => "is being restarted".to_owned(),
@@ -97,6 +97,17 @@ fn ready(container: &Container) -> Result<(), Blocked> {
         ContainerState::Dead => "is dead".to_owned(),
     };
     Err(Blocked { reason: Reason::ContainerNotRunning, message: format!("container {} {what}", container.name) })
+}
+
+/// Whether a container that runs is as far as `wait_for` wants it.
+fn well(container: &Container, wait_for: WaitFor) -> Result<(), Blocked> {
+    let what = match (wait_for, container.health) {
+        (WaitFor::Running, _) | (WaitFor::Healthy, Some(Health::Healthy)) => return Ok(()),
+        (WaitFor::Healthy, None) => "has no health check, and waitFor is Healthy: give it one, or leave waitFor out",
+        (WaitFor::Healthy, Some(Health::Starting)) => "is not healthy yet",
+        (WaitFor::Healthy, Some(Health::Unhealthy)) => "is unhealthy",
+    };
+    Err(Blocked { reason: Reason::ContainerNotHealthy, message: format!("container {} {what}", container.name) })
 }
 
 async fn memory(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, container: &Container) -> Result<Memory, Error> {

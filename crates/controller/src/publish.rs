@@ -49,11 +49,22 @@ pub(crate) async fn publish(
     Ok(Action::requeue(shown.retry.unwrap_or(RESYNC)))
 }
 
+/// What can be patched: one of our kinds.
+pub(crate) trait Object:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug
+{
+}
+
+impl<K> Object for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug
+{
+}
+
 /// Writes the status of `object`, which was `old`. False where the object has changed meanwhile, or is gone: then the watch
 /// says so, and the next look starts from what is true.
 pub(crate) async fn write_status<K, S>(ctx: &Ctx, object: &K, old: Option<&S>, new: &S) -> Result<bool, Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+    K: Object,
     S: Serialize,
 {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());

@@ -40,6 +40,8 @@ pub struct Config {
     pub engine: Engine,
     /// The directory of the run store.
     pub store_dir: PathBuf,
+    /// Where session containers are to go with this process: what tells them from those of other sessions.
+    pub session: Option<String>,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
@@ -69,7 +71,7 @@ pub enum Error {
 /// Runs until `shutdown`. Attached programs that run then are waited for, for a while; after that they go on in their
 /// containers. Supervised ones go on at once, and the next daemon finds their outcome.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    let Config { client, engine, store_dir, now } = config;
+    let Config { client, engine, store_dir, session, now } = config;
     let exec_api = Api::<ContainerExec>::all(client.clone());
     let container_api = Api::<Container>::all(client.clone());
     check_served(&exec_api, "ContainerExec").await?;
@@ -90,6 +92,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         tasks: TaskTracker::new(),
         endings: Runs::default(),
         shutdown: shutdown.clone(),
+        session,
         wake,
         now,
     });
@@ -277,8 +280,8 @@ fn containers_of_engine(
 
 /// Whether a container is another one after `action`; the execs in it, our own above all, do not count.
 fn changes_container(action: &ContainerAction) -> bool {
-    use ContainerAction::{Create, Destroy, Die, Pause, Rename, Restart, Start, Stop, Unpause};
-    matches!(action, Create | Destroy | Die { .. } | Pause | Rename | Restart | Start | Stop | Unpause)
+    use ContainerAction::{Create, Destroy, Die, HealthStatus, Pause, Rename, Restart, Start, Stop, Unpause};
+    matches!(action, Create | Destroy | Die { .. } | HealthStatus | Pause | Rename | Restart | Start | Stop | Unpause)
 }
 
 /// Whether what the user wrote, a name or an ID or its beginning, is the container of an event.

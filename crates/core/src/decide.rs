@@ -88,6 +88,8 @@ pub enum Reason {
     ContainerNotCreated,
     /// The container is there, but stopped, paused or being removed.
     ContainerNotRunning,
+    /// The container runs, and its health check does not succeed.
+    ContainerNotHealthy,
     /// The engine took the container and refused the program.
     EngineRefused,
     /// The store cannot be used.
@@ -259,6 +261,8 @@ impl Reason {
             Self::EngineUnreachable
             | Self::EngineRefused
             | Self::StoreUnavailable
+            // Not every engine tells when that changes.
+            | Self::ContainerNotHealthy
             | Self::ConfigMapNotFound
             | Self::SecretNotFound
             | Self::EnvFileNotUsable => POLL,

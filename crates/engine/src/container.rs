@@ -1,5 +1,6 @@
 //! Containers: what an engine says of one, and the calls that change one.
 
+mod create;
 mod raw;
 
 use std::{
@@ -9,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use bollard::{
-    models::{ContainerCreateBody, HostConfig, PortBinding},
-    query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder},
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use jiff::Timestamp;
 
-use crate::{Engine, Error, engine::SLOW_CALL, limits};
+use crate::{Engine, Error, engine::CALL, engine::SLOW_CALL, limits};
+
+pub use create::{Healthcheck, Mount, MountKind, NetworkRequest, NewContainer, PortRequest, RestartPolicy};
 
 /// A container's full ID: 64 lowercase hexadecimal digits. It survives a restart, a rename and the engine's own
 /// restart; a container created again under the same name has another one.
@@ -74,6 +76,19 @@ pub struct Container {
     pub ip_address: Option<String>,
     /// The host name inside.
     pub hostname: String,
+    /// What its health check says, where it has one.
+    pub health: Option<Health>,
+}
+
+/// What a container's health check says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It has not succeeded yet, and has not failed for long enough.
+    Starting,
+    /// It succeeds.
+    Healthy,
+    /// It fails.
+    Unhealthy,
 }
 
 /// What a container is doing, with what the engine says of it. Times are by the engine's clock.
@@ -137,38 +152,6 @@ pub struct Port {
     pub host_port: u16,
 }
 
-/// A port to publish.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PortRequest {
-    /// Inside.
-    pub container_port: u16,
-    /// On the host; the engine chooses where it is not given.
-    pub host_port: Option<u16>,
-    /// Address on the host; all of them where it is not given.
-    pub host_ip: Option<String>,
-    /// Of both.
-    pub protocol: Protocol,
-}
-
-/// A container to create.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NewContainer {
-    /// Its name, unique in the engine.
-    pub name: String,
-    /// Must be in the engine's local storage already.
-    pub image: String,
-    /// Replaces the image's entrypoint.
-    pub command: Option<String>,
-    /// Replace the image's arguments; empty leaves them, unless `command` is given.
-    pub args: Vec<String>,
-    /// Added to the image's environment.
-    pub env: Vec<(String, String)>,
-    /// Published ports.
-    pub ports: Vec<PortRequest>,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-}
-
 impl Engine {
     /// Finds a container by its name or its ID (whole or a prefix); a leading `/` is ignored. A whole ID always wins
     /// over a name. `None` if there is none.
@@ -184,24 +167,23 @@ impl Engine {
         }
     }
 
-    /// Creates a container; it does not start it.
-    pub async fn create_container(&self, new: &NewContainer) -> Result<ContainerId, Error> {
-        limits::check_reference(&new.name)?;
-        let command: Vec<_> = new.command.iter().chain(&new.args).cloned().collect();
-        limits::check(&command, &new.env)?;
-        let options = CreateContainerOptionsBuilder::default().name(&new.name).build();
-        let created = self
-            .call(SLOW_CALL, |docker| async move { docker.create_container(Some(options), body(new)).await })
-            .await
-            .map_err(|error| refusal_to_create(new, error))?;
-        created.id.parse().map_err(|error: InvalidContainerId| Error::protocol(self.endpoint(), error))
+    /// The containers that have this label, whether they run or not: their IDs and the label's values.
+    pub async fn labelled(&self, label: &str) -> Result<Vec<(ContainerId, String)>, Error> {
+        let filters = HashMap::from([("label", vec![label])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let found = self.call(CALL, |docker| async move { docker.list_containers(Some(options)).await }).await?;
+        let read = |summary: bollard::models::ContainerSummary| {
+            let value = summary.labels?.remove(label)?;
+            Some((summary.id?.parse().ok()?, value))
+        };
+        Ok(found.into_iter().filter_map(read).collect())
     }
 
-    /// Starts a container; does nothing if it runs.
+    /// Starts a container; does nothing if it runs. A network that is missing may show only here.
     pub async fn start_container(&self, id: &ContainerId) -> Result<(), Error> {
         self.call(SLOW_CALL, |docker| async move { docker.start_container(id.as_str(), None).await })
             .await
-            .map_err(|error| error.about_container(id.as_str()))
+            .map_err(|error| create::missing_network(&error).unwrap_or_else(|| error.about_container(id.as_str())))
     }
 
     /// Stops a container: TERM to its main program, KILL after `grace` (whole seconds, rounded up). Every exec in it
@@ -227,43 +209,6 @@ impl Engine {
     }
 }
 
-fn body(new: &NewContainer) -> ContainerCreateBody {
-    let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
-    for port in &new.ports {
-        let binding = PortBinding {
-            host_ip: port.host_ip.clone(),
-            // Empty means that the engine chooses; Podman takes an absent one for "not published".
-            host_port: Some(port.host_port.map(|port| port.to_string()).unwrap_or_default()),
-        };
-        let key = format!("{}/{}", port.container_port, port.protocol.as_str());
-        bindings.entry(key).or_default().get_or_insert_default().push(binding);
-    }
-    ContainerCreateBody {
-        image: Some(new.image.clone()),
-        entrypoint: new.command.clone().map(|command| vec![command]),
-        cmd: (!new.args.is_empty()).then(|| new.args.clone()),
-        env: Some(limits::joined(&new.env)),
-        labels: Some(new.labels.clone().into_iter().collect()),
-        exposed_ports: Some(bindings.keys().cloned().collect()),
-        host_config: Some(HostConfig { port_bindings: Some(bindings), ..HostConfig::default() }),
-        ..ContainerCreateBody::default()
-    }
-}
-
-/// Docker answers 409 where the name is taken, Podman 500; both name the holder in the text only.
-fn refusal_to_create(new: &NewContainer, error: Error) -> Error {
-    match error {
-        Error::Rejected { status: 409 | 500, message } if message.contains("already in use") => {
-            let holder = message.split(|c: char| !c.is_ascii_hexdigit()).find_map(|word| word.parse().ok());
-            Error::Conflict { name: new.name.clone(), holder }
-        }
-        Error::Rejected { status: 404, message } if message.to_lowercase().contains("no such image") => {
-            Error::NoSuchImage { image: new.image.clone() }
-        }
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,27 +218,6 @@ mod tests {
         assert!("0123456789abcdef".repeat(4).parse::<ContainerId>().is_ok());
         for bad in ["", "0123456789ab", &"0123456789ABCDEF".repeat(4), &"g".repeat(64)] {
             assert!(bad.parse::<ContainerId>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_holder_of_a_name_is_read_from_both_engines_messages() {
-        let id = "d2a2e7798c7a430db368da2d51a21569e422a80fb0c8f4353e43df130c54af49";
-        for (status, message) in [
-            (
-                409,
-                format!("Conflict. The container name \"/x\" is already in use by container \"{id}\". You have to …"),
-            ),
-            (
-                500,
-                format!("creating container storage: the container name \"x\" is already in use by {id}. You have …"),
-            ),
-        ] {
-            let new = NewContainer { name: "x".into(), ..NewContainer::default() };
-            let Error::Conflict { holder, name } = refusal_to_create(&new, Error::Rejected { status, message }) else {
-                panic!("expected a conflict");
-            };
-            assert_eq!((holder.unwrap().as_str(), name.as_str()), (id, "x"));
         }
     }
 }

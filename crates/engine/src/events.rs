@@ -53,6 +53,8 @@ pub enum ContainerAction {
     Rename,
     /// It was removed.
     Destroy,
+    /// Its health check says something else than before.
+    HealthStatus,
     /// Docker only.
     ExecCreate {
         exec: Option<ExecId>,
@@ -238,6 +240,7 @@ fn action(text: &str, attributes: &HashMap<String, String>) -> ContainerAction {
         "unpause" => ContainerAction::Unpause,
         "restart" => ContainerAction::Restart,
         "rename" => ContainerAction::Rename,
+        "health_status" => ContainerAction::HealthStatus,
         "destroy" | "remove" => ContainerAction::Destroy,
         "exec_create" => ContainerAction::ExecCreate { exec: exec() },
         "exec_start" | "exec" => ContainerAction::ExecStart { exec: exec() },

@@ -34,6 +34,7 @@ mod error;
 mod events;
 mod exec;
 mod follow;
+mod image;
 mod inspect;
 mod limits;
 mod pace;
@@ -41,10 +42,12 @@ mod start_failure;
 pub mod supervise;
 
 pub use container::{
-    Container, ContainerId, ContainerState, InvalidContainerId, NewContainer, Port, PortRequest, Protocol,
+    Container, ContainerId, ContainerState, Health, Healthcheck, InvalidContainerId, Mount, MountKind, NetworkRequest,
+    NewContainer, Port, PortRequest, Protocol, RestartPolicy,
 };
 pub use endpoint::Endpoint;
 pub use engine::{Engine, Info, Product};
 pub use error::{Error, ErrorKind};
 pub use events::{ContainerAction, EngineEvent};
 pub use exec::{ExecEnd, ExecEvent, ExecId, ExecState, FailureReason, LostReason, NewExec, OutputStream, RunningExec};
+pub use image::Progress;

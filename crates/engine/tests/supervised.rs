@@ -402,6 +402,6 @@ async fn costs(engine: Engine) {
 #[ignore = "a measurement"]
 async fn what_supervision_costs() {
     for engine in [support::docker().await, support::podman().await].into_iter().flatten() {
-        costs(engine).await;
+        Box::pin(costs(engine)).await;
     }
 }

@@ -1,10 +1,16 @@
-//! `Container` objects.
+//! `Container` objects. A scenario that has a counterpart among the tests of DCP's container controller names it.
 
+use std::os::unix::fs::symlink;
+
+use oncelet_tests::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::docker::{Container, IMAGE, docker};
 use crate::process::eventually;
 use crate::world::{World, manifest};
+
+/// A shell that waits, and ends with 3 when it is told to.
+const WAITS: &str = "trap 'exit 3' TERM; sleep 1000000 & wait";
 
 fn persistent(name: &str) -> Value {
     json!({
@@ -12,7 +18,7 @@ fn persistent(name: &str) -> Value {
         "containerName": name,
         "image": IMAGE,
         "command": "/bin/sh",
-        "args": ["-c", "echo $GREETING > /data/greeting; sleep 1000000"],
+        "args": ["-c", format!("echo $GREETING > /data/greeting; {WAITS}")],
         "env": [{"name": "GREETING", "value": "hello"}],
         "ports": [{"containerPort": 5432}],
         "labels": [{"key": "team", "value": "a"}],
@@ -141,4 +147,398 @@ pub(crate) fn scope_name_remembers_across_recreates(world: &mut World) {
     let again = world.completed("seed");
     assert_eq!((&again["restored"], &again["runId"]), (&true.into(), &first["runId"]));
     assert!(db.lines("/data/runs.log").is_empty());
+}
+
+fn session(name: &str) -> Value {
+    let mut spec = persistent(name);
+    spec["mode"] = "session".into();
+    spec
+}
+
+fn ready(world: &World) {
+    world.kubectl(&["wait", "ctr/db", "--for=condition=Ready", "--timeout=60s"]).unwrap();
+}
+
+fn patch(world: &World, spec: &Value) {
+    world.kubectl(&["patch", "ctr", "db", "--type=merge", "-p", &json!({"spec": spec}).to_string()]).unwrap();
+}
+
+fn exists(name: &str) -> bool {
+    docker(&["inspect", name]).is_ok()
+}
+
+/// DCP: `TestContainerDeletion`, `TestContainerInstanceStarts`.
+pub(crate) fn a_session_container_goes_with_its_object(world: &mut World) {
+    world.start();
+    let db = Container::named(&world.container_name("db"));
+    // The mode is the default one.
+    let mut spec = session(&db.name);
+    spec.as_object_mut().unwrap().remove("mode");
+    apply_db(world, &spec);
+    seed(world, None);
+    let first = world.completed("seed");
+    world.kubectl(&["delete", "cexec/seed", "ctr/db"]).unwrap();
+    assert!(!exists(&db.name), "the object is gone only after its container");
+    // Another container is another identity.
+    apply_db(world, &spec);
+    seed(world, None);
+    let second = world.completed("seed");
+    assert_eq!((&first["restored"], &second["restored"]), (&false.into(), &false.into()));
+    assert_ne!(first["containerId"], second["containerId"]);
+}
+
+pub(crate) fn session_containers_go_when_up_ends_however_it_ends(world: &mut World) {
+    world.start();
+    let (db, kept) = (Container::named(&world.container_name("db")), Container::named(&world.container_name("kept")));
+    apply_db(world, &session(&db.name));
+    world.apply(&manifest("Container", "kept", &persistent(&kept.name))).unwrap();
+    ready(world);
+    world.kubectl(&["wait", "ctr/kept", "--for=condition=Ready", "--timeout=60s"]).unwrap();
+    world.stop();
+    assert!(!exists(&db.name) && kept.is_running());
+
+    world.start();
+    apply_db(world, &session(&db.name));
+    ready(world);
+    // Another session, beside it and in its place, touches nothing of it while it lives.
+    let mut second = world.start_second();
+    assert!(db.is_running());
+    second.stop();
+    assert!(db.is_running());
+    world.kill();
+    assert!(db.is_running());
+    let old = db.id();
+    // What is asked for at once waits until the old one is gone.
+    world.start();
+    apply_db(world, &session(&db.name));
+    ready(world);
+    assert_ne!(db.id(), old);
+    assert!(kept.is_running());
+}
+
+/// DCP: `TestContainerCleanupModeDoesNotCreateMissingContainer`, `TestContainerCleanupModeRemovesExistingContainerOnDelete`,
+/// `TestContainerExistingModeDoesNotCreateMissingContainer`, `TestContainerExistingModeIgnoresLifecycleMismatch`,
+/// `TestPersistentContainerDeletion`.
+pub(crate) fn a_cleanup_container_is_never_made_and_goes_with_its_object(world: &mut World) {
+    world.start();
+    let db = Container::named(&world.container_name("db"));
+    let adopted = |mode: &str| json!({"mode": mode, "containerName": db.name});
+    apply_db(world, &adopted("cleanup"));
+    world.condition("ctr", "db", "Ready", "False", "ContainerNotFound");
+    world.kubectl(&["delete", "ctr/db"]).unwrap();
+    // One that another object made, with whatever key.
+    apply_db(world, &persistent(&db.name));
+    ready(world);
+    let id = db.id();
+    for mode in ["existing", "cleanup"] {
+        world.kubectl(&["delete", "ctr/db"]).unwrap();
+        assert_eq!(db.id(), id);
+        apply_db(world, &adopted(mode));
+        ready(world);
+        assert_eq!(world.object("ctr", "db")["status"]["containerId"], id);
+    }
+    world.kubectl(&["delete", "ctr/db"]).unwrap();
+    assert!(!exists(&db.name));
+}
+
+/// DCP: `TestContainerCleanupModeDeletedBeforeAdoptionRemovesExistingContainer`.
+pub(crate) fn a_cleanup_container_goes_even_if_its_object_was_deleted_before_the_engine_answered(world: &mut World) {
+    let engine = away(world);
+    world.start();
+    let db = world.container("db");
+    apply_db(world, &json!({"mode": "cleanup", "containerName": db.name}));
+    world.condition("ctr", "db", "Ready", "False", "EngineUnreachable");
+    world.kubectl(&["delete", "ctr/db", "--wait=false"]).unwrap();
+    assert!(exists(&db.name));
+    engine.comes();
+    world.kubectl(&["wait", "ctr/db", "--for=delete", "--timeout=60s"]).unwrap();
+    assert!(!exists(&db.name));
+}
+
+/// The way of the daemon to the engine, which can be taken away.
+struct Way {
+    socket: std::path::PathBuf,
+    engine: String,
+}
+
+/// Gives the daemon a way to its engine that leads nowhere yet.
+fn away(world: &mut World) -> Way {
+    let socket = world.dir.path().join("engine.sock");
+    let engine = world.engine_host().or_else(|| std::env::var("DOCKER_HOST").ok());
+    let engine = engine.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
+    world.daemon_env.push(("DOCKER_HOST".to_owned(), format!("unix://{}", socket.display())));
+    Way { socket, engine }
+}
+
+impl Way {
+    fn comes(&self) {
+        symlink(self.engine.strip_prefix("unix://").unwrap(), &self.socket).unwrap();
+    }
+
+    fn goes(&self) {
+        std::fs::remove_file(&self.socket).unwrap();
+    }
+}
+
+/// DCP: `TestContainerRuntimeUnhealthy`.
+pub(crate) fn the_engine_goes_and_comes_back(world: &mut World) {
+    let engine = away(world);
+    world.start();
+    let db = Container::named(&world.container_name("db"));
+    apply_db(world, &persistent(&db.name));
+    world.condition("ctr", "db", "Ready", "False", "EngineUnreachable");
+    engine.comes();
+    ready(world);
+    let id = db.id();
+    engine.goes();
+    // Only what has to be looked at shows it.
+    patch(world, &json!({"stop": true}));
+    world.condition("ctr", "db", "Ready", "False", "EngineUnreachable");
+    patch(world, &json!({"stop": null}));
+    engine.comes();
+    ready(world);
+    assert_eq!(db.id(), id);
+}
+
+/// DCP: `TestContainerDelayStart`, `TestNoExistingPersistentContainerDelayStart`, `TestContainerStop`,
+/// `TestContainerStopReportsExitCode`, `TestExistingPersistentContainerDelayStart`, `TestContainerRestart`.
+pub(crate) fn a_start_may_be_delayed_and_a_stop_taken_back(world: &mut World) {
+    world.start();
+    let db = Container::named(&world.container_name("db"));
+    let mut spec = persistent(&db.name);
+    spec["start"] = false.into();
+    apply_db(world, &spec);
+    world.condition("ctr", "db", "Ready", "False", "StartDelayed");
+    assert!(!exists(&db.name));
+    seed(world, None);
+    patch(world, &json!({"start": true}));
+    let first = world.completed("seed");
+    let id = db.id();
+
+    patch(world, &json!({"stop": true}));
+    world.condition("ctr", "db", "Ready", "False", "StopRequested");
+    let status = world.object("ctr", "db")["status"].clone();
+    assert_eq!((&status["state"], &status["exitCode"]), (&"Exited".into(), &3.into()));
+    patch(world, &json!({"stop": false}));
+    ready(world);
+    assert_eq!(db.id(), id, "a stop and a start make no other container of it");
+    assert_eq!(world.status("seed")["runId"], first["runId"]);
+    assert_eq!(db.lines("/data/runs.log").len(), 1);
+
+    // What runs already is taken as it is, and what does not is left so.
+    world.kubectl(&["delete", "ctr/db"]).unwrap();
+    apply_db(world, &spec);
+    ready(world);
+    world.kubectl(&["delete", "ctr/db"]).unwrap();
+    db.stop();
+    apply_db(world, &spec);
+    world.condition("ctr", "db", "Ready", "False", "Exited");
+    assert!(!db.is_running());
+    patch(world, &json!({"start": true}));
+    ready(world);
+}
+
+/// DCP: `TestNoExistingPersistentContainerStopWithoutStart`, `TestExistingPersistentContainerStopWithoutStart`,
+/// `TestExistingPersistentContainerStopWithStartAllowed`, `TestExistingPersistentContainerStopWithUnresolvedTemplate`,
+/// `TestExitedPersistentContainerStopWithoutStart`.
+pub(crate) fn what_is_to_be_stopped_is_not_made_and_nothing_else_is_stopped(world: &mut World) {
+    world.start();
+    let db = Container::named(&world.container_name("db"));
+    let mut spec = persistent(&db.name);
+    // Nothing is resolved to stop something.
+    spec["env"][0] = json!({"name": "GREETING", "valueFrom": {"configMapKeyRef": {"name": "greetings", "key": "en"}}});
+    let mut stopping = spec.clone();
+    stopping["stop"] = true.into();
+    apply_db(world, &stopping);
+    world.condition("ctr", "db", "Ready", "False", "StopRequested");
+    assert!(!exists(&db.name));
+    world.kubectl(&["delete", "ctr/db"]).unwrap();
+
+    world.kubectl(&["create", "configmap", "greetings", "--from-literal=en=hello"]).unwrap();
+    apply_db(world, &spec);
+    ready(world);
+    world.kubectl(&["delete", "ctr/db", "cm/greetings"]).unwrap();
+    for _ in 0..2 {
+        apply_db(world, &stopping);
+        world.condition("ctr", "db", "Ready", "False", "StopRequested");
+        eventually("the container is stopped", || (!db.is_running()).then_some(()));
+        world.kubectl(&["delete", "ctr/db"]).unwrap();
+    }
+    // A stranger's is in the way, and stays as it is.
+    db.remove();
+    db.create_again();
+    apply_db(world, &stopping);
+    world.condition("ctr", "db", "Ready", "False", "NameTaken");
+    assert!(db.is_running());
+}
+
+/// DCP: `TestPersistentContainerStartTime`, `TestPersistentContainerAlreadyExists`.
+pub(crate) fn an_adopted_container_keeps_its_start_time(world: &mut World) {
+    world.start();
+    let db = Container::named(&world.container_name("db"));
+    apply_db(world, &persistent(&db.name));
+    ready(world);
+    let started = |world: &World| world.object("ctr", "db")["status"]["startupTimestamp"].clone();
+    let first = started(world);
+    let engine = docker(&["inspect", "--format", "{{.State.StartedAt}}", &db.name]).unwrap();
+    assert!(engine.starts_with(first.as_str().unwrap().trim_end_matches('Z')), "{engine} {first}");
+    world.kubectl(&["delete", "ctr/db"]).unwrap();
+    world.restart();
+    apply_db(world, &persistent(&db.name));
+    ready(world);
+    assert_eq!(started(world), first);
+}
+
+/// DCP: `TestContainerLifecycleKey`, `TestPersistentContainerAlreadyExistsSameLifecycleKey`,
+/// `TestPersistentContainerAlreadyExistsDifferentLifecycleKey`.
+pub(crate) fn a_lifecycle_key_decides_alone(world: &mut World) {
+    world.start();
+    let db = Container::named(&world.container_name("db"));
+    let again = |key: &str, greeting: &str| {
+        let mut spec = persistent(&db.name);
+        spec["lifecycleKey"] = key.into();
+        spec["env"][0]["value"] = greeting.into();
+        world.kubectl(&["delete", "ctr/db", "--ignore-not-found"]).unwrap();
+        apply_db(world, &spec);
+        ready(world);
+        (db.id(), world.object("ctr", "db")["status"]["lifecycleKey"].clone())
+    };
+    let (first, key) = again("one", "hello");
+    assert_eq!(key, "one");
+    assert_eq!(again("one", "bonjour"), (first.clone(), key));
+    let (second, key) = again("two", "bonjour");
+    assert_eq!(key, "two");
+    assert_ne!(second, first);
+}
+
+pub(crate) fn volumes_networks_env_files_and_the_restart_policy_are_as_asked(world: &mut World) {
+    world.start();
+    let db = Container::named(&world.container_name("db"));
+    let (volume, network) = (world.container_name("volume"), world.container_name("net"));
+    let removed = Removed(vec![["volume".into(), volume.clone()], ["network".into(), network.clone()]]);
+    std::fs::write(world.dir.path().join("db.env"), "GREETING=from-file\nMOOD=good\n").unwrap();
+    std::fs::write(world.dir.path().join("shown"), "shown\n").unwrap();
+    let mut spec = persistent(&db.name);
+    spec["args"][1] = format!("echo $GREETING $MOOD > /data/greeting; cat /shown >> /data/greeting; {WAITS}").into();
+    spec["envFiles"] = json!([world.dir.path().join("db.env")]);
+    spec["volumeMounts"] = json!([
+        {"type": "volume", "source": volume, "target": "/data"},
+        {"type": "bind", "source": world.dir.path().join("shown"), "target": "/shown", "readOnly": true},
+    ]);
+    spec["networks"] = json!([{"name": network, "aliases": ["database"]}]);
+    spec["restartPolicy"] = "unless-stopped".into();
+    apply_db(world, &spec);
+    // A network is not made, and its lack is told.
+    let message = world.condition("ctr", "db", "Ready", "False", "NotFound");
+    assert!(message.contains(&network), "{message}");
+    docker(&["network", "create", &network]).unwrap();
+    ready(world);
+    eventually("the program has written it", || (db.lines("/data/greeting").len() == 2).then_some(()));
+    assert_eq!(db.lines("/data/greeting"), ["hello good", "shown"], "env wins over envFiles");
+    assert!(db.sh("echo x > /shown").is_err(), "it is read-only");
+    let inspected = |format: &str| docker(&["inspect", "--format", format, &db.name]).unwrap();
+    assert_eq!(inspected("{{.HostConfig.RestartPolicy.Name}}"), "unless-stopped");
+    let networks = inspected("{{json .NetworkSettings.Networks}}");
+    assert!(networks.contains(&network) && networks.contains("database"), "{networks}");
+    assert!(world.object("ctr", "db")["status"]["address"].is_string());
+
+    // The volume outlives the container.
+    world.kubectl(&["delete", "ctr/db"]).unwrap();
+    db.remove();
+    spec["args"][1] = WAITS.into();
+    apply_db(world, &spec);
+    ready(world);
+    assert_eq!(db.lines("/data/greeting").len(), 2);
+    db.remove();
+    drop(removed);
+}
+
+/// Things of the engine that are removed in any case.
+struct Removed(Vec<[String; 2]>);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        for [kind, name] in &self.0 {
+            let _ = docker(&[kind, "rm", "--force", name]);
+            let _ = docker(&[kind, "rm", name]);
+        }
+    }
+}
+
+/// DCP: `TestContainerHealthBasic`, `TestContainerHealthSingleProbe`.
+pub(crate) fn an_exec_waits_for_a_healthy_container(world: &mut World) {
+    world.start();
+    let db = Container::named(&world.container_name("db"));
+    let mut spec = persistent(&db.name);
+    spec["healthcheck"] =
+        json!({"command": ["/bin/test", "-e", "/data/well"], "intervalSeconds": 1, "retries": 1, "timeoutSeconds": 5});
+    apply_db(world, &spec);
+    ready(world);
+    let exec = json!({
+        "containerName": "db",
+        "command": "/bin/sh",
+        "args": ["-c", "echo run >> /data/runs.log"],
+        "waitFor": "Healthy",
+    });
+    world.apply(&manifest("ContainerExec", "seed", &exec)).unwrap();
+    world.condition("cexec", "seed", "ContainerReady", "False", "ContainerNotHealthy");
+    world.condition("ctr", "db", "Healthy", "False", "Unhealthy");
+    assert!(db.lines("/data/runs.log").is_empty());
+    db.sh("touch /data/well").unwrap();
+    world.completed("seed");
+    world.kubectl(&["wait", "ctr/db", "--for=condition=Healthy", "--timeout=60s"]).unwrap();
+    assert_eq!(db.lines("/data/runs.log"), ["run"]);
+    // An outcome is there whatever the health.
+    db.sh("rm /data/well").unwrap();
+    world.condition("ctr", "db", "Healthy", "False", "Unhealthy");
+    assert_eq!(world.status("seed")["state"], "Finished");
+}
+
+pub(crate) fn an_image_is_pulled_and_its_progress_shown(world: &mut World) {
+    let registry = Registry::serve(&new_image(world));
+    let image = format!("{}/{}:1", registry.address(), world.namespace);
+    world.start();
+    let db = Container::named(&world.container_name("db"));
+    let mut spec = persistent(&db.name);
+    spec["image"] = image.clone().into();
+    spec["pullPolicy"] = "never".into();
+    apply_db(world, &spec);
+    let message = world.condition("ctr", "db", "Ready", "False", "ImageNotFound");
+    assert!(message.contains(&image), "{message}");
+    patch(world, &json!({"pullPolicy": "missing"}));
+    let pulling = eventually("the progress is shown", || {
+        let status = world.object("ctr", "db")["status"].clone();
+        let message = status["message"].as_str().unwrap_or_default().to_owned();
+        (status["state"] == "Pulling" && message.contains("MB")).then_some(message)
+    });
+    assert!(pulling.contains(&image) && pulling.contains("1 of 2 layers"), "{pulling}");
+    registry.go_on();
+    ready(world);
+    let events = world.kubectl(&["describe", "ctr", "db"]).unwrap();
+    assert!(events.contains("Pulling") && events.contains("Pulled") && events.contains("Created"), "{events}");
+    db.remove();
+    world.kubectl(&["delete", "ctr/db"]).unwrap();
+    docker(&["rmi", "--force", &image]).unwrap();
+
+    // What cannot be had is told in the registry's words.
+    spec["image"] = format!("{}/nothing:1", registry.address()).into();
+    spec["pullPolicy"] = "always".into();
+    apply_db(world, &spec);
+    let message = world.condition("ctr", "db", "Ready", "False", "ImagePullFailed");
+    assert!(message.contains("nothing:1"), "{message}");
+}
+
+/// An image that no engine has yet, as files.
+fn new_image(world: &World) -> std::path::PathBuf {
+    let (archive, files) = (world.dir.path().join("image.tar"), world.dir.path().join("image"));
+    let (maker, image) = (Container::named(&world.container_name("maker")), format!("{}:new", world.namespace));
+    let script = "head -c 8000000 /dev/urandom > /data/noise";
+    docker(&["run", "--name", &maker.name, IMAGE, "/bin/sh", "-c", script]).unwrap();
+    docker(&["commit", &maker.name, &image]).unwrap();
+    docker(&["save", "--output", archive.to_str().unwrap(), &image]).unwrap();
+    docker(&["rmi", &image]).unwrap();
+    std::fs::create_dir(&files).unwrap();
+    let unpacked = std::process::Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(&files).status().unwrap();
+    assert!(unpacked.success());
+    files
 }

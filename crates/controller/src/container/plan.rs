@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use kube::ResourceExt;
-use oncelet_api::{Container, ContainerSpec};
+use oncelet_api::{Container, ContainerMode, ContainerSpec, condition};
 use oncelet_core::Fingerprint;
 use oncelet_engine::{Container as EngineContainer, ContainerState};
 use serde_json::{Map, Value};
 
-use super::status::Trouble;
-use super::{engine_name, is_ours_to_make};
+use super::engine_name;
+use super::status::{START_DELAYED, STOP_REQUESTED, Trouble};
 
 /// The label with `namespace/name` of the `Container` that made the engine's container.
 pub(crate) const LABEL_OWNER: &str = "oncelet.dev/container";
@@ -17,6 +17,10 @@ pub(crate) const LABEL_OWNER: &str = "oncelet.dev/container";
 pub(crate) const LABEL_SPEC: &str = "oncelet.dev/spec";
 /// The label with the lifecycle key.
 pub(crate) const LABEL_KEY: &str = "oncelet.dev/lifecycle-key";
+/// The label with the UID of the object that a session container was made for.
+pub(crate) const LABEL_UID: &str = "oncelet.dev/uid";
+/// The label with the session that a session container goes with.
+pub(crate) const LABEL_SESSION: &str = "oncelet.dev/session";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,10 +31,12 @@ pub(crate) enum Plan {
     Create,
     /// Start it again.
     Start,
-    /// Remove it and make it anew, for these declared fields have changed.
+    /// Stop it.
+    Stop,
+    /// Remove it and make it anew.
     Recreate {
-        /// The fields' names.
-        changed: Vec<String>,
+        /// Why.
+        why: String,
     },
     /// Something stands in the way.
     Refuse(Trouble),
@@ -41,31 +47,77 @@ impl Plan {
     pub(crate) fn story(&self, name: &str) -> Option<(&'static str, String)> {
         match self {
             Self::Create => Some(("Created", format!("created and started container {name}"))),
-            Self::Start => Some(("Restarted", format!("container {name} was stopped and is started again"))),
-            Self::Recreate { changed } => {
-                Some(("Recreated", format!("made container {name} anew, for {} changed", changed.join(", "))))
-            }
+            Self::Start => Some(("Started", format!("container {name} was not running and is started"))),
+            Self::Stop => Some(("Stopped", format!("stopped container {name}, as spec.stop asks"))),
+            Self::Recreate { why } => Some(("Recreated", format!("made container {name} anew, for {why}"))),
             Self::Leave | Self::Refuse(_) => None,
         }
     }
 }
 
 /// Plans for `container`, given the engine's container of its name.
-pub(crate) fn plan(container: &Container, found: Option<&EngineContainer>) -> Plan {
+pub(crate) fn plan(container: &Container, session: Option<&str>, found: Option<&EngineContainer>) -> Plan {
     let name = engine_name(container);
-    match (is_ours_to_make(container), found) {
-        (false, Some(_)) => Plan::Leave,
-        (false, None) => Plan::Refuse(Trouble {
-            reason: "ContainerNotFound",
-            message: format!("the engine has no container {name:?}, and mode existing makes none"),
-        }),
-        (true, None) => Plan::Create,
-        (true, Some(found)) => match found.labels.get(LABEL_OWNER) {
-            Some(maker) if *maker == owner(container) => reuse(container, found),
-            Some(maker) => Plan::Refuse(taken(&name, &format!("Container {maker} made it"))),
-            None => Plan::Refuse(taken(&name, "oncelet did not make it")),
-        },
+    let Some(found) = found else { return missing(container, &name) };
+    if let Some(whose) = stranger(container, session, found) {
+        return Plan::Refuse(taken(&name, &whose));
     }
+    if container.spec.stop.unwrap_or_default() {
+        return if runs(&found.state) { Plan::Stop } else { Plan::Leave };
+    }
+    match container.spec.mode {
+        ContainerMode::Session if found.labels.get(LABEL_UID) != container.uid().as_ref() => {
+            Plan::Recreate { why: "it was of an earlier object".to_owned() }
+        }
+        ContainerMode::Persistent if found.labels.get(LABEL_KEY) != Some(&lifecycle_key(&container.spec)) => {
+            let changed = changed_fields(&container.spec, found.labels.get(LABEL_SPEC));
+            Plan::Recreate { why: format!("{} changed", changed.join(", ")) }
+        }
+        ContainerMode::Session | ContainerMode::Persistent => start_or_leave(container, found),
+        // Only what the object had stopped is started again.
+        ContainerMode::Existing | ContainerMode::Cleanup => {
+            if was_told_to_stop(container) && !runs(&found.state) {
+                Plan::Start
+            } else {
+                Plan::Leave
+            }
+        }
+    }
+}
+
+/// Whose `found` is, where it is in the way of the container that is to be made.
+fn stranger(container: &Container, session: Option<&str>, found: &EngineContainer) -> Option<String> {
+    if !makes(container) {
+        return None;
+    }
+    match found.labels.get(LABEL_OWNER) {
+        Some(maker) if *maker == owner(container) => {}
+        Some(maker) => return Some(format!("Container {maker} made it")),
+        None => return Some("oncelet did not make it".to_owned()),
+    }
+    let foreign =
+        container.spec.mode == ContainerMode::Session && found.labels.get(LABEL_SESSION).map(String::as_str) != session;
+    foreign.then(|| "another oncelet made it for its session (if that has ended, it is removed in a moment)".to_owned())
+}
+
+fn missing(container: &Container, name: &str) -> Plan {
+    let spec = &container.spec;
+    if !makes(container) {
+        return Plan::Refuse(Trouble {
+            reason: "ContainerNotFound",
+            message: format!("the engine has no container {name:?}, and mode {} makes none", mode(container)),
+        });
+    }
+    let waits = |reason, field: &str| {
+        Plan::Refuse(Trouble { reason, message: format!("container {name} is not made, since {field}") })
+    };
+    if spec.stop.unwrap_or_default() {
+        return waits(STOP_REQUESTED, "spec.stop is true");
+    }
+    if !spec.start.unwrap_or(true) {
+        return waits(START_DELAYED, "spec.start is false");
+    }
+    Plan::Create
 }
 
 fn taken(name: &str, by: &str) -> Trouble {
@@ -78,9 +130,9 @@ fn taken(name: &str, by: &str) -> Trouble {
     }
 }
 
-fn reuse(container: &Container, found: &EngineContainer) -> Plan {
-    if found.labels.get(LABEL_KEY) != Some(&lifecycle_key(&container.spec)) {
-        return Plan::Recreate { changed: changed_fields(&container.spec, found.labels.get(LABEL_SPEC)) };
+fn start_or_leave(container: &Container, found: &EngineContainer) -> Plan {
+    if runs(&found.state) || !container.spec.start.unwrap_or(true) {
+        return Plan::Leave;
     }
     // Started once for each object. Who stops it after that means it, and a container that ends by itself must not be
     // restarted in a circle.
@@ -88,8 +140,47 @@ fn reuse(container: &Container, found: &EngineContainer) -> Plan {
         status.container_id.as_deref() == Some(found.id.as_str()) && status.startup_timestamp.is_some()
     });
     match &found.state {
-        ContainerState::Created | ContainerState::Exited { .. } if !started_for_this_object => Plan::Start,
+        ContainerState::Created | ContainerState::Exited { .. }
+            if !started_for_this_object || was_told_to_stop(container) =>
+        {
+            Plan::Start
+        }
         _ => Plan::Leave,
+    }
+}
+
+/// Whether there is something to stop.
+fn runs(state: &ContainerState) -> bool {
+    matches!(state, ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting)
+}
+
+/// Whether the container is down because the object asked for it, as its status tells.
+fn was_told_to_stop(container: &Container) -> bool {
+    let conditions = container.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|it| it.type_ == condition::READY && it.reason == STOP_REQUESTED)
+}
+
+/// Whether oncelet makes the container, or takes somebody else's.
+fn makes(container: &Container) -> bool {
+    matches!(container.spec.mode, ContainerMode::Session | ContainerMode::Persistent)
+}
+
+fn mode(container: &Container) -> &'static str {
+    match container.spec.mode {
+        ContainerMode::Session => "session",
+        ContainerMode::Persistent => "persistent",
+        ContainerMode::Existing => "existing",
+        ContainerMode::Cleanup => "cleanup",
+    }
+}
+
+/// What to remove for an object that is deleted, given the engine's container of its name.
+pub(crate) fn removes(container: &Container, session: Option<&str>, found: &EngineContainer) -> bool {
+    match container.spec.mode {
+        ContainerMode::Cleanup => true,
+        // Never what somebody else has put in the place of ours.
+        ContainerMode::Session => stranger(container, session, found).is_none(),
+        ContainerMode::Persistent | ContainerMode::Existing => false,
     }
 }
 
@@ -103,13 +194,20 @@ pub(crate) fn declared(spec: &ContainerSpec) -> String {
     fields(spec).to_string()
 }
 
-/// The hash of what is declared: a container made from another one is not reused.
+/// What a container is known by: one with another key is not reused. The declared key, or the hash of what is declared.
 pub(crate) fn lifecycle_key(spec: &ContainerSpec) -> String {
-    Fingerprint::of_bytes(declared(spec).as_bytes()).to_string()
+    spec.lifecycle_key.clone().unwrap_or_else(|| Fingerprint::of_bytes(declared(spec).as_bytes()).to_string())
 }
 
+/// What a container is made from: not how it is looked after.
 fn fields(spec: &ContainerSpec) -> Value {
-    serde_json::to_value(spec).unwrap_or_default()
+    let mut fields = serde_json::to_value(spec).unwrap_or_default();
+    if let Some(fields) = fields.as_object_mut() {
+        for how in ["mode", "start", "stop", "pullPolicy"] {
+            fields.remove(how);
+        }
+    }
+    fields
 }
 
 fn changed_fields(spec: &ContainerSpec, recorded: Option<&String>) -> Vec<String> {
@@ -122,111 +220,4 @@ fn changed_fields(spec: &ContainerSpec, recorded: Option<&String>) -> Vec<String
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use oncelet_api::{ContainerMode, ContainerStatus};
-    use oncelet_engine::ContainerId;
-    use std::collections::BTreeMap;
-
-    const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-
-    fn object(mode: ContainerMode, image: &str) -> Container {
-        let spec = ContainerSpec {
-            mode,
-            container_name: None,
-            image: Some(image.to_owned()),
-            command: None,
-            args: vec![],
-            env: vec![],
-            ports: vec![],
-            labels: vec![],
-        };
-        let mut container = Container::new("db", spec);
-        container.metadata.namespace = Some("default".into());
-        container
-    }
-
-    fn persistent() -> Container {
-        object(ContainerMode::Persistent, "postgres:17")
-    }
-
-    fn made_by(object: &Container, state: ContainerState) -> EngineContainer {
-        let labels = BTreeMap::from([
-            (LABEL_OWNER.to_owned(), owner(object)),
-            (LABEL_SPEC.to_owned(), declared(&object.spec)),
-            (LABEL_KEY.to_owned(), lifecycle_key(&object.spec)),
-        ]);
-        EngineContainer { labels, ..stranger(state) }
-    }
-
-    fn stranger(state: ContainerState) -> EngineContainer {
-        EngineContainer {
-            id: ID.parse::<ContainerId>().unwrap(),
-            name: "db".into(),
-            image: "postgres:17".into(),
-            image_id: None,
-            created: jiff::Timestamp::UNIX_EPOCH,
-            state,
-            env: vec![],
-            labels: BTreeMap::new(),
-            ports: vec![],
-            ip_address: None,
-            hostname: String::new(),
-        }
-    }
-
-    fn exited() -> ContainerState {
-        ContainerState::Exited { exit_code: 0, finished_at: None }
-    }
-
-    fn running() -> ContainerState {
-        ContainerState::Running { started_at: None }
-    }
-
-    #[test]
-    fn a_persistent_container_is_made_once_and_then_left_alone() {
-        assert_eq!(plan(&persistent(), None), Plan::Create);
-        assert_eq!(plan(&persistent(), Some(&made_by(&persistent(), running()))), Plan::Leave);
-    }
-
-    #[test]
-    fn a_stopped_one_is_started_for_a_new_object_and_not_in_a_circle() {
-        let stopped = made_by(&persistent(), exited());
-        assert_eq!(plan(&persistent(), Some(&stopped)), Plan::Start);
-
-        let mut seen = persistent();
-        seen.status = Some(ContainerStatus {
-            container_id: Some(ID.into()),
-            startup_timestamp: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(
-                jiff::Timestamp::UNIX_EPOCH,
-            )),
-            ..ContainerStatus::default()
-        });
-        assert_eq!(plan(&seen, Some(&stopped)), Plan::Leave);
-    }
-
-    #[test]
-    fn another_declared_spec_makes_it_anew_and_names_the_fields() {
-        let newer = object(ContainerMode::Persistent, "postgres:18");
-        let found = made_by(&persistent(), running());
-        assert_eq!(plan(&newer, Some(&found)), Plan::Recreate { changed: vec!["image".into()] });
-    }
-
-    #[test]
-    fn a_strangers_container_is_never_taken_silently() {
-        let mut other = persistent();
-        other.metadata.namespace = Some("other".into());
-        for found in [stranger(running()), made_by(&other, running())] {
-            let Plan::Refuse(trouble) = plan(&persistent(), Some(&found)) else { panic!("it was taken") };
-            assert_eq!(trouble.reason, "NameTaken");
-            assert!(trouble.message.contains("mode: existing"), "{}", trouble.message);
-        }
-    }
-
-    #[test]
-    fn an_existing_one_is_never_made_started_or_removed() {
-        let existing = object(ContainerMode::Existing, "postgres:17");
-        assert_eq!(plan(&existing, Some(&stranger(exited()))), Plan::Leave);
-        assert!(matches!(plan(&existing, None), Plan::Refuse(_)));
-    }
-}
+mod tests;

@@ -2,12 +2,20 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
-use oncelet_api::{Container, ContainerState, ContainerStatus, PortProtocol, PublishedPort, condition};
+use oncelet_api::{
+    Container, ContainerHealth, ContainerState, ContainerStatus, PortProtocol, PublishedPort, condition,
+};
 use oncelet_core::{Blocked, MissingInput};
-use oncelet_engine::{Container as EngineContainer, ContainerState as EngineState, Error, ErrorKind, Protocol};
+use oncelet_engine::{Container as EngineContainer, ContainerState as EngineState, Error, ErrorKind, Health, Protocol};
 
-use super::{engine_name, is_ours_to_make, plan::lifecycle_key};
+use super::engine_name;
+use super::plan::LABEL_KEY;
 use crate::context::one_line;
+
+/// Why a container does not run that could: `spec.stop` asks for it.
+pub(crate) const STOP_REQUESTED: &str = "StopRequested";
+/// Why a container is not made yet: `spec.start` is false.
+pub(crate) const START_DELAYED: &str = "StartDelayed";
 
 /// Why there is no usable container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +30,7 @@ impl Trouble {
     pub(crate) fn engine(error: &Error) -> Self {
         let reason = match error.kind() {
             ErrorKind::NoSuchImage => "ImageNotFound",
+            ErrorKind::NotFound => "NotFound",
             ErrorKind::Unreachable | ErrorKind::InvalidEndpoint => "EngineUnreachable",
             _ => "EngineRefused",
         };
@@ -36,6 +45,11 @@ impl Trouble {
             MissingInput::EnvFile { .. } => "EnvFileNotUsable",
         };
         Self { reason, message: Blocked::from(missing).message }
+    }
+
+    /// Whether it is as the object asks.
+    pub(crate) fn is_wanted(&self) -> bool {
+        matches!(self.reason, STOP_REQUESTED | START_DELAYED)
     }
 
     /// Whether the status of `container` says this already.
@@ -66,31 +80,41 @@ pub(crate) fn project(
     {
         status.startup_timestamp.clone_from(&old.startup_timestamp);
     }
-    if result.is_ok() && is_ours_to_make(container) {
-        status.lifecycle_key = Some(lifecycle_key(&container.spec));
+    let name = engine_name(container);
+    if let Ok(found) = result {
+        status.lifecycle_key = found.labels.get(LABEL_KEY).cloned();
     }
     let (ready, reason, message) = match (result, status.state) {
-        (Ok(_), Some(ContainerState::Running)) => ("True", "Running".to_owned(), String::new()),
+        (Ok(_), Some(ContainerState::Running)) => (true, "Running".to_owned(), String::new()),
+        (Ok(_), _) if container.spec.stop.unwrap_or_default() => {
+            (false, STOP_REQUESTED.to_owned(), format!("container {name} is stopped, since spec.stop is true"))
+        }
         (Ok(_), state) => {
             let state = state.map_or_else(String::new, |state| format!("{state:?}"));
-            let message = format!("container {} is not running", engine_name(container));
-            ("False", state, message)
+            (false, state, format!("container {name} is not running"))
         }
-        (Err(trouble), _) => ("False", trouble.reason.to_owned(), trouble.message.clone()),
+        (Err(trouble), _) => (false, trouble.reason.to_owned(), trouble.message.clone()),
     };
     let old = container.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let since = old
-        .iter()
-        .find(|old| old.type_ == condition::READY && old.status == ready)
-        .map_or(Time(now), |old| old.last_transition_time.clone());
-    status.conditions = vec![Condition {
-        type_: condition::READY.to_owned(),
-        status: ready.to_owned(),
-        reason,
-        message,
-        last_transition_time: since,
-        observed_generation: container.metadata.generation,
-    }];
+    let condition = |kind: &str, holds: bool, reason: String, message: String| {
+        let status = if holds { "True" } else { "False" };
+        let same = old.iter().find(|old| old.type_ == kind && old.status == status);
+        Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason,
+            message,
+            last_transition_time: same.map_or(Time(now), |old| old.last_transition_time.clone()),
+            observed_generation: container.metadata.generation,
+        }
+    };
+    status.conditions = vec![condition(condition::READY, ready, reason, message)];
+    if let Some(health) = status.health {
+        let healthy = health == ContainerHealth::Healthy;
+        let message =
+            if healthy { String::new() } else { format!("the health check of container {name} does not succeed") };
+        status.conditions.push(condition(condition::HEALTHY, healthy, format!("{health:?}"), message));
+    }
     status.observed_generation = container.metadata.generation;
     status
 }
@@ -105,6 +129,13 @@ fn of(found: &EngineContainer, engine: &str) -> ContainerStatus {
         ports: Some(found.ports.iter().map(published).collect()),
         ..ContainerStatus::default()
     };
+    if matches!(found.state, EngineState::Running { .. }) {
+        status.health = found.health.map(|health| match health {
+            Health::Starting => ContainerHealth::Starting,
+            Health::Healthy => ContainerHealth::Healthy,
+            Health::Unhealthy => ContainerHealth::Unhealthy,
+        });
+    }
     status.state = Some(match &found.state {
         EngineState::Created => ContainerState::Created,
         EngineState::Running { started_at } => {

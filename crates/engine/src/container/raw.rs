@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Container, ContainerState, Port, Protocol};
+use super::{Container, ContainerState, Health, Port, Protocol};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -29,6 +29,14 @@ struct State {
     exit_code: i64,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
+    health: Option<HealthState>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HealthState {
+    #[serde(default)]
+    status: String,
 }
 
 #[derive(Deserialize)]
@@ -78,7 +86,15 @@ pub(super) enum Unreadable {
 
 impl Inspection {
     pub(super) fn into_container(self) -> Result<Container, Unreadable> {
+        let health = self.state.health.as_ref().and_then(|health| match health.status.as_str() {
+            "starting" => Some(Health::Starting),
+            "healthy" => Some(Health::Healthy),
+            "unhealthy" => Some(Health::Unhealthy),
+            // Docker says "none" and Podman "" where there is no check.
+            _ => None,
+        });
         Ok(Container {
+            health,
             id: self.id.parse()?,
             name: self.name.trim_start_matches('/').to_owned(),
             image: self.config.image,
