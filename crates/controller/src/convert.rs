@@ -140,13 +140,19 @@ fn mount(mount: &VolumeMount) -> Mount {
     }
 }
 
+/// How long between two health checks; engines have the same default.
+pub(crate) fn check_interval(check: Option<&oncelet_api::Healthcheck>) -> Duration {
+    seconds(check.and_then(|check| check.interval_seconds), 30)
+}
+
+fn seconds(value: Option<i32>, default: u32) -> Duration {
+    Duration::from_secs(value.and_then(|value| u32::try_from(value).ok()).unwrap_or(default).into())
+}
+
 fn healthcheck(check: &oncelet_api::Healthcheck) -> Healthcheck {
-    let seconds = |value: Option<i32>, default: u32| {
-        Duration::from_secs(value.and_then(|value| u32::try_from(value).ok()).unwrap_or(default).into())
-    };
     Healthcheck {
         command: check.command.clone(),
-        interval: seconds(check.interval_seconds, 30),
+        interval: check_interval(Some(check)),
         timeout: seconds(check.timeout_seconds, 30),
         retries: check.retries.and_then(|retries| u32::try_from(retries).ok()).unwrap_or(3),
         start_period: seconds(check.start_period_seconds, 0),

@@ -14,6 +14,7 @@ mod exec;
 mod finalizer;
 mod follow;
 mod gate;
+mod health;
 mod inputs;
 mod launch;
 mod observe;

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::context::{Context, Ctx, one_line};
 use crate::gate::StoreGate;
 use crate::runs::Runs;
-use crate::{collect, container, convert, depends, exec, recover};
+use crate::{collect, container, convert, depends, exec, health, recover};
 
 /// How long the end of the controller waits for programs that run.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -114,6 +114,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     ctx.watch(recover_always(ctx.clone()));
     ctx.watch(collect_always(ctx.clone()));
+    ctx.watch(health::check_always(ctx.clone()));
     futures::join!(execs, containers);
     await_programs(&ctx).await;
     if let Ok(store) = ctx.store.get() {

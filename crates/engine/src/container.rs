@@ -15,7 +15,11 @@ use bollard::query_parameters::{
 };
 use jiff::Timestamp;
 
-use crate::{Engine, Error, engine::CALL, engine::SLOW_CALL, limits};
+use crate::{
+    Engine, Error, Product,
+    engine::{CALL, SLOW_CALL},
+    limits,
+};
 
 pub use create::{Healthcheck, Mount, MountKind, NetworkRequest, NewContainer, PortRequest, RestartPolicy};
 
@@ -184,6 +188,19 @@ impl Engine {
         self.call(SLOW_CALL, |docker| async move { docker.start_container(id.as_str(), None).await })
             .await
             .map_err(|error| create::missing_network(&error).unwrap_or_else(|| error.about_container(id.as_str())))
+    }
+
+    /// Makes one health check in a container, where the engine does not make them by itself: then the answer is true, and what
+    /// the check says comes as an event. Docker makes them; Podman leaves them to timers of systemd, which are not everywhere.
+    pub async fn check_health(&self, id: &ContainerId) -> Result<bool, Error> {
+        if self.product().await? == Product::Docker {
+            return Ok(false);
+        }
+        let path = format!("/v4.0.0/libpod/containers/{id}/healthcheck");
+        match self.get::<serde::de::IgnoredAny>(&path).await {
+            Ok(_) => Ok(true),
+            Err(error) => Err(error.about_container(id.as_str())),
+        }
     }
 
     /// Stops a container: TERM to its main program, KILL after `grace` (whole seconds, rounded up). Every exec in it
