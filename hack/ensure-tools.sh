@@ -32,6 +32,15 @@ if [[ ${1:-} == --tests ]] && ! is_static /bin/busybox; then
 	fi
 fi
 
+# Tests reach an engine through it.
+if [[ ${1:-} == --tests && ! -x /usr/sbin/sshd ]]; then
+	if on_debian; then
+		apt_install openssh-server
+	else
+		warn 'there is no SSH server; the test of an engine behind SSH will fail'
+	fi
+fi
+
 # The tests of the store record its writes with it.
 if [[ ${1:-} == --tests ]] && ! have strace; then
 	if on_debian; then

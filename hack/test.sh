@@ -36,6 +36,8 @@ export PATH=${tools:+$tools:}$PATH
 DOCKER_HOST=$(hack/ensure-engine.sh)
 export DOCKER_HOST
 hack/test-image.sh "$DOCKER_HOST"
+postgres() { or_skip POSTGRES "the story of a real database, on $1" hack/postgres-image.sh "$1"; }
+postgres "$DOCKER_HOST"
 have docker || skipped+=('the end-to-end suite: it looks into containers with the docker command, which is not on PATH')
 
 or_skip KUBEBUILDER_ASSETS 'the end-to-end suite against a real kube-apiserver' hack/kube-apiserver.sh
@@ -43,7 +45,10 @@ or_skip ONCELET_TEST_KUBECTLS 'the tests with the oldest kubectl that is support
 
 podman_dir=$(mktemp -d "${TMPDIR:-/tmp}/oncelet-podman.XXXXXX")
 or_skip ONCELET_TEST_PODMAN 'the engine tests against Podman' hack/podman.sh start "$podman_dir"
-[[ -z ${ONCELET_TEST_PODMAN:-} ]] || hack/test-image.sh "$ONCELET_TEST_PODMAN"
+if [[ -n ${ONCELET_TEST_PODMAN:-} ]]; then
+	hack/test-image.sh "$ONCELET_TEST_PODMAN"
+	postgres "$ONCELET_TEST_PODMAN"
+fi
 
 if (($# == 0)); then
 	set -- --workspace

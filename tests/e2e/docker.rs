@@ -11,6 +11,18 @@ use crate::process::output;
 /// The image that `hack/test-image.sh` makes.
 pub(crate) const IMAGE: &str = "oncelet-demo/busybox:1";
 
+/// The image that `hack/postgres-image.sh` makes, where it can.
+#[allow(dead_code, reason = "one suite needs it")]
+pub(crate) const POSTGRES: &str = "oncelet-demo/postgres:1";
+
+/// Whether the engine at `host`, or the usual one, has an image.
+#[allow(dead_code, reason = "one suite asks for it")]
+pub(crate) fn has_image(host: Option<&str>, image: &str) -> bool {
+    let mut command = Command::new("docker");
+    command.envs(host.map(|host| ("DOCKER_HOST", host))).args(["image", "inspect", image]);
+    output(&mut command).is_ok()
+}
+
 /// Why no scenario can run here, if none can.
 pub(crate) fn problem() -> Option<String> {
     static PROBLEM: OnceLock<Option<String>> = OnceLock::new();

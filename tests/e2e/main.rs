@@ -65,19 +65,26 @@ fn trials_of(scenario: &Scenario, real: Option<&Arc<KubeApiserver>>, has_engine:
     /// Two controllers with two stores on one cluster would both run an object: one scenario at a time there.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let Scenario { name, run } = *scenario;
+    let has_image = |host: Option<&str>| {
+        let missing = scenario.image().filter(|image| has_engine && !docker::has_image(host, image));
+        if let Some(image) = missing {
+            skipped(name, &format!("there is no image {image} in the engine (hack/postgres-image.sh makes it)"));
+        }
+        missing.is_none()
+    };
+    let here = has_engine && has_image(None);
     let mut trials = vec![
-        Trial::test(format!("embedded::{name}"), move || guarded(run, Server::Embedded, None))
-            .with_ignored_flag(!has_engine),
+        Trial::test(format!("embedded::{name}"), move || guarded(run, Server::Embedded, None)).with_ignored_flag(!here),
     ];
     if !scenario.is_about_docker() {
         let podman = podman();
-        let missing = podman.is_none();
+        let missing = podman.as_deref().is_none_or(|host| !has_image(Some(host)));
         let trial = Trial::test(format!("podman::{name}"), move || guarded(run, Server::Embedded, podman));
         trials.push(trial.with_ignored_flag(missing));
     }
     if !scenario.is_about_embedded() {
         let real = real.cloned();
-        let missing = real.is_none();
+        let missing = real.is_none() || !here;
         let trial = Trial::test(format!("kube-apiserver::{name}"), move || {
             let Some(real) = real else { return Err(Failed::without_message()) };
             let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

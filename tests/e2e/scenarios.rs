@@ -2,14 +2,17 @@
 
 mod cli;
 mod containers;
+mod database;
 mod inputs;
 mod once;
 mod rejected;
+mod remote;
 mod repeat;
 mod scale;
 mod supervised;
 mod trouble;
 
+use crate::docker::POSTGRES;
 use crate::world::World;
 
 /// One scenario.
@@ -27,14 +30,27 @@ impl Scenario {
             "the_log_endpoint_streams_what_is_asked_for",
             "kept_objects_are_there_after_a_kill",
             "session_containers_go_when_up_ends_however_it_ends",
+            "an_engine_behind_tls_is_like_one_here",
+            "an_engine_behind_ssh_is_like_one_here",
         ]
         .contains(&self.name)
+    }
+
+    /// The image that it needs beside the usual one.
+    pub(crate) fn image(&self) -> Option<&'static str> {
+        (self.name == "a_database_is_seeded_once_across_restarts_of_everything").then_some(POSTGRES)
     }
 
     /// Whether it needs of the engine what the Podman of the tests does not have.
     pub(crate) fn is_about_docker(&self) -> bool {
         // A registry without TLS is one that Podman has to be configured for.
-        ["an_image_is_pulled_and_its_progress_shown"].contains(&self.name)
+        // And what is between oncelet and the engine knows of none.
+        [
+            "an_image_is_pulled_and_its_progress_shown",
+            "an_engine_behind_tls_is_like_one_here",
+            "an_engine_behind_ssh_is_like_one_here",
+        ]
+        .contains(&self.name)
     }
 }
 
@@ -122,6 +138,13 @@ scenarios! {
         volumes_networks_env_files_and_the_restart_policy_are_as_asked,
         an_exec_waits_for_a_healthy_container,
         an_image_is_pulled_and_its_progress_shown,
+    },
+    database::{
+        a_database_is_seeded_once_across_restarts_of_everything,
+    },
+    remote::{
+        an_engine_behind_tls_is_like_one_here,
+        an_engine_behind_ssh_is_like_one_here,
     },
     scale::{
         two_hundred_execs_in_four_containers_run_once_each,

@@ -5,6 +5,7 @@
 pub mod kube_apiserver;
 pub mod process;
 pub mod registry;
+pub mod tls;
 
 use std::path::Path;
 use std::process::Command;

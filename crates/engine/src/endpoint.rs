@@ -2,10 +2,13 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use crate::Error;
+use crate::{
+    Error,
+    remote::{self, Remote, Ssh, Tls},
+};
 
 /// Which engine to use, as a user says it: `auto`, `docker`, `podman` or a URL (`unix:///…`, `tcp://host:port`,
-/// `http://host:port`).
+/// `http://host:port`, `ssh://user@host`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Endpoint {
     /// `DOCKER_HOST`, else the first socket that exists: Docker's, then Podman's.
@@ -50,6 +53,8 @@ pub(crate) enum Target {
     Unix(PathBuf),
     /// `host:port`, plain HTTP.
     Http(String),
+    /// On another machine, not in plain text.
+    Remote(Remote),
 }
 
 impl Target {
@@ -69,9 +74,24 @@ impl Target {
                 let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
                 if has_port { Ok(Self::Http(authority.to_owned())) } else { Err(invalid("the port is missing")) }
             }
-            "ssh" => Err(invalid("ssh:// is not supported yet; forward the socket and use unix:// instead")),
-            "https" => Err(invalid("TLS is not supported yet; use a unix:// socket")),
-            _ => Err(invalid("unknown scheme; use unix://, tcp:// or http://")),
+            "ssh" => Ssh::parse(rest).map(|ssh| Self::Remote(Remote::Ssh(ssh))).map_err(invalid),
+            "https" => Err(invalid("write tcp://host:port, and set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH")),
+            _ => Err(invalid("unknown scheme; use unix://, tcp://, http:// or ssh://")),
+        }
+    }
+
+    /// The same as Docker's own command would take it: a TCP address is one with TLS where the environment says so.
+    fn in_environment(self, env: &impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        match self {
+            Self::Http(authority) if env("DOCKER_TLS_VERIFY").is_some() => {
+                Tls::new(&authority, &remote::certificates(env)).map(|tls| Self::Remote(Remote::Tls(tls))).map_err(
+                    |reason| {
+                        let reason = format!("DOCKER_TLS_VERIFY is set, and {reason}");
+                        Error::InvalidEndpoint { endpoint: format!("tcp://{authority}"), reason }
+                    },
+                )
+            }
+            target => Ok(target),
         }
     }
 
@@ -79,7 +99,7 @@ impl Target {
     pub(crate) fn exists(&self) -> bool {
         match self {
             Self::Unix(path) => path.exists(),
-            Self::Http(_) => true,
+            Self::Http(_) | Self::Remote(_) => true,
         }
     }
 }
@@ -89,23 +109,16 @@ impl fmt::Display for Target {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Http(authority) => write!(f, "tcp://{authority}"),
+            Self::Remote(remote) => remote.fmt(f),
         }
     }
 }
 
 /// The addresses to try for `endpoint`, best first, never empty. `env` looks up an environment variable.
 pub(crate) fn candidates(endpoint: &Endpoint, env: impl Fn(&str) -> Option<String>) -> Result<Vec<Target>, Error> {
-    let env = |name| env(name).filter(|value| !value.is_empty());
-    let docker_host = || {
-        env("DOCKER_HOST").map(|url| {
-            let target = Target::parse(&url)?;
-            if matches!(target, Target::Http(_)) && env("DOCKER_TLS_VERIFY").is_some() {
-                let reason = "DOCKER_TLS_VERIFY is set, and TLS is not supported yet; use a unix:// socket".to_owned();
-                return Err(Error::InvalidEndpoint { endpoint: url, reason });
-            }
-            Ok(target)
-        })
-    };
+    let env = |name: &str| env(name).filter(|value| !value.is_empty());
+    let at = |url: &str| Target::parse(url)?.in_environment(&env);
+    let docker_host = || env("DOCKER_HOST").map(|url| at(&url));
     let in_runtime_dir = |path: &str| env("XDG_RUNTIME_DIR").map(|dir| Target::Unix(PathBuf::from(dir).join(path)));
     let docker = || {
         let rootful = Target::Unix("/var/run/docker.sock".into());
@@ -116,7 +129,7 @@ pub(crate) fn candidates(endpoint: &Endpoint, env: impl Fn(&str) -> Option<Strin
         [Some(rootful), in_runtime_dir("podman/podman.sock")].into_iter().flatten()
     };
     match endpoint {
-        Endpoint::Url(url) => Ok(vec![Target::parse(url)?]),
+        Endpoint::Url(url) => Ok(vec![at(url)?]),
         Endpoint::Podman => Ok(podman().collect()),
         Endpoint::Docker => docker_host().map_or_else(|| Ok(docker().collect()), |host| Ok(vec![host?])),
         Endpoint::Auto => docker_host().map_or_else(|| Ok(docker().chain(podman()).collect()), |host| Ok(vec![host?])),

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -12,6 +13,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::{
     Endpoint, Error,
     endpoint::{self, Target},
+    remote::Tunnel,
     supervise::Supervisors,
 };
 
@@ -47,6 +49,16 @@ struct Inner {
 struct Resolved {
     target: Target,
     url: String,
+    /// The way to a remote engine, once it is needed.
+    tunnel: OnceLock<Result<Tunnel, String>>,
+}
+
+/// What a connection is made to.
+pub(crate) enum Address {
+    /// A socket on this machine.
+    Unix(PathBuf),
+    /// `host:port`.
+    Http(String),
 }
 
 /// Who made the engine.
@@ -147,23 +159,48 @@ impl Engine {
                 several => several.iter().find(|target| target.exists())?,
             };
             // Losing this race means that somebody else has resolved it.
-            let _ = self.inner.resolved.set(Resolved { target: target.clone(), url: target.to_string() });
+            let _ = self.inner.resolved.set(Resolved {
+                target: target.clone(),
+                url: target.to_string(),
+                tunnel: OnceLock::new(),
+            });
         }
         self.inner.resolved.get()
     }
 
-    pub(crate) fn target(&self) -> Result<&Target, Error> {
-        let nothing = || std::io::Error::from(std::io::ErrorKind::NotFound);
-        self.resolve().map(|resolved| &resolved.target).ok_or_else(|| self.unreachable(nothing()))
+    /// What to connect to. Opens the way to a remote engine the first time.
+    pub(crate) fn address(&self) -> Result<Address, Error> {
+        let nothing = || self.unreachable(std::io::Error::from(std::io::ErrorKind::NotFound));
+        let resolved = self.resolve().ok_or_else(nothing)?;
+        match &resolved.target {
+            Target::Unix(path) => Ok(Address::Unix(path.clone())),
+            Target::Http(authority) => Ok(Address::Http(authority.clone())),
+            Target::Remote(remote) => {
+                let open = || Tunnel::open(remote.clone()).map_err(|error| error.to_string());
+                match resolved.tunnel.get_or_init(open) {
+                    Ok(tunnel) => Ok(Address::Unix(tunnel.socket())),
+                    Err(error) => Err(self.unreachable(std::io::Error::other(error.clone()))),
+                }
+            }
+        }
+    }
+
+    /// Says what is wrong with the way to a remote engine, where only its end was seen.
+    fn explained(&self, error: Error) -> Error {
+        let tunnel = self.inner.resolved.get().and_then(|resolved| resolved.tunnel.get()?.as_ref().ok());
+        match (error, tunnel.and_then(Tunnel::trouble)) {
+            (Error::Unreachable { .. }, Some(trouble)) => self.unreachable(std::io::Error::other(trouble)),
+            (error, _) => error,
+        }
     }
 
     /// A client for one request. The HTTP client keeps no connections between requests, so nothing is lost by making
     /// it anew; and made once it would insist on the socket's existence at that moment.
     pub(crate) fn client(&self) -> Result<Docker, Error> {
         let version = bollard::API_DEFAULT_VERSION;
-        match self.target()? {
-            Target::Unix(path) => Docker::connect_with_unix(&path.to_string_lossy(), CLIENT_SECONDS, version),
-            Target::Http(authority) => Docker::connect_with_http(authority, CLIENT_SECONDS, version),
+        match self.address()? {
+            Address::Unix(path) => Docker::connect_with_unix(&path.to_string_lossy(), CLIENT_SECONDS, version),
+            Address::Http(authority) => Docker::connect_with_http(&authority, CLIENT_SECONDS, version),
         }
         .map_err(|error| Error::from_bollard(self.endpoint(), error))
     }
@@ -182,10 +219,11 @@ impl Engine {
         limit: Duration,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
             let text = format!("no answer within {} seconds", limit.as_secs());
             Err(self.unreachable(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
-        })
+        });
+        answer.map_err(|error| self.explained(error))
     }
 
     pub(crate) fn unreachable(&self, source: std::io::Error) -> Error {

@@ -13,7 +13,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::{Engine, Error, endpoint::Target, engine::CALL};
+use crate::{Engine, Error, engine::Address, engine::CALL};
 
 /// The shape of an engine's error.
 #[derive(Deserialize)]
@@ -25,14 +25,14 @@ impl Engine {
     /// GET of `path`, which must be valid in a URL as it is.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.within(CALL, async {
-            match self.target()? {
-                Target::Unix(socket) => {
+            match self.address()? {
+                Address::Unix(socket) => {
                     let stream = UnixStream::connect(socket).await.map_err(|error| self.unreachable(error))?;
                     self.get_over(stream, "localhost", path).await
                 }
-                Target::Http(authority) => {
-                    let stream = TcpStream::connect(authority).await.map_err(|error| self.unreachable(error))?;
-                    self.get_over(stream, authority, path).await
+                Address::Http(authority) => {
+                    let stream = TcpStream::connect(&authority).await.map_err(|error| self.unreachable(error))?;
+                    self.get_over(stream, &authority, path).await
                 }
             }
         })

@@ -38,6 +38,7 @@ mod image;
 mod inspect;
 mod limits;
 mod pace;
+mod remote;
 mod start_failure;
 pub mod supervise;
 

@@ -516,9 +516,9 @@ pub(crate) fn an_image_is_pulled_and_its_progress_shown(world: &mut World) {
     ready(world);
     let events = world.kubectl(&["describe", "ctr", "db"]).unwrap();
     assert!(events.contains("Pulling") && events.contains("Pulled") && events.contains("Created"), "{events}");
-    db.remove();
     world.kubectl(&["delete", "ctr/db"]).unwrap();
-    docker(&["rmi", "--force", &image]).unwrap();
+    db.remove();
+    docker(&["rmi", &image]).unwrap();
 
     // What cannot be had is told in the registry's words.
     spec["image"] = format!("{}/nothing:1", registry.address()).into();

@@ -1,0 +1,108 @@
+//! Engines on other machines: the one of the tests, behind TLS and behind SSH.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use oncelet_tests::tls::TlsProxy;
+
+use crate::docker::Container;
+use crate::process::{Process, eventually, output};
+use crate::world::{World, sh};
+
+/// A program runs, its output comes, and what happens to its container is heard of.
+fn all_is_as_with_an_engine_here(world: &mut World, db: &Container) {
+    let first = world.run("seed", db, &sh("head -c 1000000 /dev/zero; echo run >> /data/runs.log; exit 3"));
+    assert_eq!((&first["exitCode"], &first["stdout"]["bytes"]), (&3.into(), &1_000_000.into()));
+    assert_eq!(first["capture"], "Supervised");
+    world.apply_exec("long", db, &sh("echo begun; sleep 1000"));
+    world.wait("long", "Started");
+    db.stop();
+    assert_eq!(world.completed("long")["state"], "Interrupted");
+    db.start();
+    world.restart();
+    let again = world.run("seed", db, &sh("head -c 1000000 /dev/zero; echo run >> /data/runs.log; exit 3"));
+    assert_eq!((&again["restored"], &again["runId"]), (&true.into(), &first["runId"]));
+    assert_eq!(db.lines("/data/runs.log"), ["run"]);
+}
+
+fn socket_of_the_engine() -> String {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+    host.strip_prefix("unix://").expect("the engine of the tests listens on a socket").to_owned()
+}
+
+pub(crate) fn an_engine_behind_tls_is_like_one_here(world: &mut World) {
+    let certificates = world.dir.path().join("certificates");
+    let proxy = TlsProxy::start(socket_of_the_engine().into(), &certificates);
+    let at = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let url = format!("tcp://{}", proxy.address());
+    world.daemon_env = vec![
+        at("DOCKER_HOST", &url),
+        at("DOCKER_TLS_VERIFY", "1"),
+        at("DOCKER_CERT_PATH", certificates.to_str().unwrap()),
+    ];
+    world.start();
+    assert!(world.daemon_log().contains("(TLS) Docker"), "{}", world.daemon_log());
+    let db = world.container("db");
+    all_is_as_with_an_engine_here(world, &db);
+    world.stop();
+
+    // Who does not show a certificate is refused, and told so.
+    fs::remove_file(certificates.join("key.pem")).unwrap();
+    world.start();
+    world.apply_exec("other", &db, &sh("true"));
+    let message = world.condition("cexec", "other", "ContainerReady", "False", "EngineUnreachable");
+    assert!(message.contains("ertificate"), "{message}");
+    // An engine of somebody else's authority is not talked to.
+    world.stop();
+    fs::copy(certificates.join("other-ca.pem"), certificates.join("ca.pem")).unwrap();
+    world.start();
+    world.apply_exec("another", &db, &sh("true"));
+    let message = world.condition("cexec", "another", "ContainerReady", "False", "EngineUnreachable");
+    assert!(message.contains("invalid peer certificate"), "{message}");
+}
+
+pub(crate) fn an_engine_behind_ssh_is_like_one_here(world: &mut World) {
+    let sshd = Path::new("/usr/sbin/sshd");
+    assert!(sshd.exists(), "this needs {} (hack/ensure-tools.sh --tests installs it)", sshd.display());
+    let dir = world.dir.path().join("ssh");
+    fs::create_dir(&dir).unwrap();
+    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    for key in ["host", "user"] {
+        output(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &file(key)])).unwrap();
+    }
+    fs::copy(file("user.pub"), file("authorized")).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    fs::create_dir_all("/run/sshd").unwrap();
+    let mut command = Command::new(sshd);
+    command.args(["-D", "-e", "-f", "/dev/null", "-h", &file("host"), "-p", &port.to_string()]);
+    for option in ["ListenAddress=127.0.0.1", "StrictModes=no", "PasswordAuthentication=no", "PidFile=none"] {
+        command.args(["-o", option]);
+    }
+    command.args(["-o", &format!("AuthorizedKeysFile={}", file("authorized"))]);
+    let mut server = Process::spawn("sshd", command, &dir.join("log"));
+    eventually("sshd listens", || {
+        assert!(server.has_ended().is_none(), "{}", fs::read_to_string(dir.join("log")).unwrap());
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop)
+    });
+    // What a user has in ~/.ssh, which ssh finds without regard to HOME.
+    let config = format!("Host *\nIdentityFile {}\nUserKnownHostsFile {}\n", file("user"), file("known"));
+    fs::write(file("config"), config + "StrictHostKeyChecking accept-new\nLogLevel ERROR\n").unwrap();
+    fs::write(file("ssh"), format!("#!/bin/sh\nexec /usr/bin/ssh -F {} \"$@\"\n", file("config"))).unwrap();
+    fs::set_permissions(file("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let url = format!("ssh://root@127.0.0.1:{port}{}", socket_of_the_engine());
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    world.daemon_env = vec![("DOCKER_HOST".to_owned(), url.clone()), ("PATH".to_owned(), path)];
+    world.start();
+    assert!(world.daemon_log().contains(&format!("{url} Docker")), "{}", world.daemon_log());
+    let db = world.container("db");
+    all_is_as_with_an_engine_here(world, &db);
+    world.stop();
+
+    fs::write(file("authorized"), "").unwrap();
+    world.start();
+    world.apply_exec("other", &db, &sh("true"));
+    let message = world.condition("cexec", "other", "ContainerReady", "False", "EngineUnreachable");
+    assert!(message.contains("Permission denied"), "{message}");
+}
