@@ -72,7 +72,7 @@ fn trials_of(scenario: &Scenario, real: Option<&Arc<KubeApiserver>>, has_engine:
         }
         missing.is_none()
     };
-    let here = has_engine && has_image(None);
+    let here = has_engine && has_image(None) && (!scenario.needs_podman() || podman().is_some());
     let mut trials = vec![
         Trial::test(format!("embedded::{name}"), move || guarded(run, Server::Embedded, None)).with_ignored_flag(!here),
     ];

@@ -32,8 +32,14 @@ impl Scenario {
             "session_containers_go_when_up_ends_however_it_ends",
             "an_engine_behind_tls_is_like_one_here",
             "an_engine_behind_ssh_is_like_one_here",
+            "one_daemon_works_with_docker_and_podman",
         ]
         .contains(&self.name)
+    }
+
+    /// Whether it needs both engines.
+    pub(crate) fn needs_podman(&self) -> bool {
+        self.name == "one_daemon_works_with_docker_and_podman"
     }
 
     /// The image that it needs beside the usual one.
@@ -49,6 +55,7 @@ impl Scenario {
             "an_image_is_pulled_and_its_progress_shown",
             "an_engine_behind_tls_is_like_one_here",
             "an_engine_behind_ssh_is_like_one_here",
+            "one_daemon_works_with_docker_and_podman",
         ]
         .contains(&self.name)
     }
@@ -145,6 +152,7 @@ scenarios! {
     remote::{
         an_engine_behind_tls_is_like_one_here,
         an_engine_behind_ssh_is_like_one_here,
+        one_daemon_works_with_docker_and_podman,
     },
     scale::{
         two_hundred_execs_in_four_containers_run_once_each,

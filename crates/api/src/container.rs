@@ -74,6 +74,7 @@ use crate::rules::immutable;
     .message("containerFieldRef is for ContainerExec: a container that is not there yet has no fields")
     .field_path(".env"),
     validation = immutable("mode"),
+    validation = immutable("engine"),
     validation = immutable("containerName"),
     validation = immutable("image"),
     validation = immutable("command"),
@@ -92,6 +93,11 @@ pub struct ContainerSpec {
     /// Who makes the container, and what becomes of it.
     #[serde(default)]
     pub mode: ContainerMode,
+    /// The container engine: docker, podman, or a URL such as unix:///run/user/1000/podman/podman.sock; by default the one that
+    /// oncelet was started with.
+    #[schemars(length(min = 1, max = 512))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// The engine's name of the container; by default the object's name.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]

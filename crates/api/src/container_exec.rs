@@ -71,6 +71,10 @@ use crate::rules::immutable;
         .field_path(".scope"),
     validation = immutable("containerName"),
     validation = immutable("engineContainer"),
+    validation = Rule::new("!has(self.engine) || has(self.engineContainer)")
+        .message("engine goes with engineContainer: a Container object has its own")
+        .field_path(".engine"),
+    validation = immutable("engine"),
     validation = immutable("command"),
     validation = immutable("args"),
     validation = immutable("env"),
@@ -103,6 +107,11 @@ pub struct ContainerExecSpec {
     #[schemars(length(min = 1, max = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_container: Option<String>,
+    /// The engine of engineContainer: docker, podman, or a URL such as unix:///run/user/1000/podman/podman.sock; by default the
+    /// one that oncelet was started with.
+    #[schemars(length(min = 1, max = 512))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// The program: a path in the container, or a name found through its PATH. No shell is involved.
     #[schemars(length(min = 1, max = 4096))]
     pub command: String,

@@ -46,7 +46,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
     let session = Session::begin(&paths.sessions())?;
     tokio::spawn(Session::clear_earlier(paths.sessions(), engine.clone()));
     print_welcome(&url, &kubeconfig, &paths, &engine).await;
-    let result = run_controller(client, engine.clone(), &paths, Some(session.id()), shutdown).await;
+    let result = run_controller(client, engine.clone(), &paths, Some(session.for_controller()), shutdown).await;
     session.end(&engine).await;
     server_shutdown.cancel();
     serving.await.context("the API server ended")??;
@@ -81,10 +81,9 @@ async fn run_controller(
     client: Client,
     engine: Engine,
     paths: &Paths,
-    session: Option<&str>,
+    session: Option<oncelet_controller::Session>,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let session = session.map(str::to_owned);
     let config = oncelet_controller::Config { client, engine, store_dir: paths.store(), session, now };
     oncelet_controller::run(config, shutdown).await?;
     tracing::info!("ended");

@@ -1,7 +1,8 @@
 //! The session of one `oncelet up`: what the containers are made for that go with it.
 //!
 //! A session is a file that its process keeps locked. Where the lock can be had, the process is gone, and its containers are
-//! nobody's: the next `oncelet up` with the same data directory removes them.
+//! nobody's: the next `oncelet up` with the same data directory removes them. In the file are the engines, beside the usual
+//! one, where it may have some.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -15,6 +16,8 @@ use uuid::Uuid;
 
 /// How long between two tries to remove what earlier sessions left.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Where an engine stays away, the time grows to this.
+const SELDOM: Duration = Duration::from_mins(5);
 
 /// A session that is going on.
 pub(crate) struct Session {
@@ -38,19 +41,21 @@ impl Session {
         Ok(Self { id, dir: dir.to_owned(), _lock: file })
     }
 
-    pub(crate) fn id(&self) -> &str {
-        &self.id
+    /// As the controller is to know it.
+    pub(crate) fn for_controller(&self) -> oncelet_controller::Session {
+        oncelet_controller::Session { id: self.id.clone(), engines: self.dir.join(&self.id) }
     }
 
     /// Removes what earlier sessions left behind, as soon as the engine answers.
     pub(crate) async fn clear_earlier(dir: PathBuf, engine: Engine) {
+        let mut pause = AGAIN;
         loop {
             let ended = match ended(&dir) {
                 Ok(ended) if ended.is_empty() => return,
                 Ok(ended) => ended,
                 Err(error) => return tracing::warn!(dir = %dir.display(), %error, "earlier sessions cannot be listed"),
             };
-            match remove_sessions(&engine, &ended).await {
+            match remove_all(&dir, &ended, &engine).await {
                 Ok(count) => {
                     if count > 0 {
                         tracing::info!("removed {count} containers of earlier sessions");
@@ -59,13 +64,14 @@ impl Session {
                 }
                 Err(error) => tracing::warn!(%error, "containers of earlier sessions cannot be removed yet"),
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(SELDOM);
         }
     }
 
     /// Ends it: its containers are removed. What cannot be removed now is left to the next session.
     pub(crate) async fn end(self, engine: &Engine) {
-        match remove_sessions(engine, std::slice::from_ref(&self.id)).await {
+        match remove_all(&self.dir, std::slice::from_ref(&self.id), engine).await {
             Ok(count) => {
                 if count > 0 {
                     tracing::info!("removed {count} containers of this session");
@@ -75,6 +81,18 @@ impl Session {
             Err(error) => tracing::warn!(%error, "containers of this session are left to the next one"),
         }
     }
+}
+
+/// Removes the containers of sessions, wherever they are. Returns how many there were.
+async fn remove_all(dir: &Path, sessions: &[String], usual: &Engine) -> Result<usize> {
+    let mut count = remove_sessions(usual, sessions).await?;
+    for session in sessions {
+        for name in std::fs::read_to_string(dir.join(session)).unwrap_or_default().lines() {
+            let engine = Engine::connect(&name.parse()?)?;
+            count += remove_sessions(&engine, std::slice::from_ref(session)).await?;
+        }
+    }
+    Ok(count)
 }
 
 /// The sessions whose processes are gone.
@@ -117,7 +135,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (Session::begin(dir.path()).unwrap(), Session::begin(dir.path()).unwrap());
         assert_eq!(ended(dir.path()).unwrap(), Vec::<String>::new());
-        let id = one.id().to_owned();
+        let id = one.id.clone();
         drop(one);
         assert_eq!(ended(dir.path()).unwrap(), [id]);
         drop(two);

@@ -39,6 +39,10 @@ pub(crate) fn engine_name(container: &Container) -> String {
 
 /// Brings one `Container` to where its spec wants it, as far as that goes now.
 pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Action, Error> {
+    let ctx = match ctx.engines.named(container.spec.engine.as_deref()) {
+        Ok(engine) => ctx.on(engine),
+        Err(error) => return publish(&ctx, &container, Err(Trouble::engine(&error)), None).await,
+    };
     let held = container.finalizers().iter().any(|name| name == REMOVE_FINALIZER);
     match (container.meta().deletion_timestamp.is_some(), held) {
         (true, true) => return end(&ctx, &container).await,

@@ -3,25 +3,29 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::Client;
 use kube::runtime::events::Recorder;
-use kube::runtime::reflector::Store as Reflector;
+use kube::runtime::reflector::{ObjectRef, Store as Reflector};
+use kube::{Client, ResourceExt};
 use oncelet_api::{Container, ContainerExec};
 use oncelet_core::RunName;
-use oncelet_engine::Engine;
+use oncelet_engine::{Engine, Error as EngineError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::engines::Engines;
 use crate::gate::StoreGate;
 use crate::runs::Runs;
 
 /// Shared by all reconciles.
+#[derive(Clone)]
 pub(crate) struct Context {
     /// The API server.
     pub(crate) client: Client,
-    /// Where containers run.
+    /// Where the container at hand runs.
     pub(crate) engine: Engine,
+    /// All engines.
+    pub(crate) engines: Engines,
     /// Where runs are remembered.
     pub(crate) store: StoreGate,
     /// The `Container` objects, as last seen.
@@ -36,7 +40,7 @@ pub(crate) struct Context {
     pub(crate) endings: Runs,
     /// Ends everything that goes on without harm in another process.
     pub(crate) shutdown: CancellationToken,
-    /// The session that session containers are made for.
+    /// The ID of the session that session containers are made for.
     pub(crate) session: Option<String>,
     /// Asks for a look at the objects of a run that has moved.
     pub(crate) wake: mpsc::UnboundedSender<RunName>,
@@ -47,6 +51,24 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The same, for a container in `engine`.
+    pub(crate) fn on(self: &Arc<Self>, engine: Engine) -> Ctx {
+        Arc::new(Self { engine, ..(**self).clone() })
+    }
+
+    /// The same, for what `exec` is for.
+    pub(crate) fn for_exec(self: &Arc<Self>, exec: &ContainerExec) -> Result<Ctx, EngineError> {
+        let object =
+            exec.spec.container_name.as_ref().and_then(|name| {
+                self.containers.get(&ObjectRef::new(name).within(&exec.namespace().unwrap_or_default()))
+            });
+        let name = match &object {
+            Some(container) => &container.spec.engine,
+            None => &exec.spec.engine,
+        };
+        Ok(self.on(self.engines.named(name.as_deref())?))
+    }
+
     /// Runs `task` until the end of the controller. It looks after something that outlives this process.
     pub(crate) fn watch(&self, task: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.shutdown.clone();

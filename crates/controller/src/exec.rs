@@ -56,7 +56,13 @@ pub(crate) async fn reconcile(exec: Arc<ContainerExec>, ctx: Ctx) -> Result<Acti
         Phase::NeedsFinalizer => return finalizer::add(&ctx, exec.as_ref(), KILL_FINALIZER).await,
     }
     let spec = convert::exec_spec(&exec);
-    let observation = observe::observe(&ctx, &exec, &spec).await?;
+    let (ctx, observation) = match ctx.for_exec(&exec) {
+        Ok(ctx) => {
+            let observation = observe::observe(&ctx, &exec, &spec).await?;
+            (ctx, observation)
+        }
+        Err(error) => (ctx, observe::Observation::of_nothing(act::blocked_by_engine(&error))),
+    };
     let decision = decide(&spec, observation.observed.clone(), (ctx.now)());
     tracing::debug!(object = %exec.name_any(), ?decision, "decided");
     if finalizer::phase(&exec) == Phase::Ends && finalizer::is_over(&decision) {

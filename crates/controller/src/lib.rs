@@ -10,6 +10,7 @@ mod context;
 mod convert;
 mod depends;
 mod end;
+mod engines;
 mod exec;
 mod finalizer;
 mod follow;
@@ -26,5 +27,6 @@ mod watch;
 
 pub use collect::{Collected, Fate, collect};
 pub use container::remove_sessions;
+pub use engines::Session;
 pub use gate::StoreGate;
 pub use watch::{Config, Error, run};

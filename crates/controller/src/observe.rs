@@ -19,6 +19,11 @@ pub(crate) struct Observation {
 }
 
 impl Observation {
+    /// Where there is no container to look at.
+    pub(crate) fn of_nothing(blocked: Blocked) -> Self {
+        Self { container: None, observed: Observed::NoContainer(blocked) }
+    }
+
     /// Why no program can start in the container now.
     pub(crate) fn not_ready(&self) -> Option<&Blocked> {
         match &self.observed {
@@ -40,7 +45,7 @@ impl Observation {
 pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Result<Observation, Error> {
     let container = match target(ctx, exec).await {
         Ok(container) => container,
-        Err(blocked) => return Ok(Observation { container: None, observed: Observed::NoContainer(blocked) }),
+        Err(blocked) => return Ok(Observation::of_nothing(blocked)),
     };
     let memory = memory(ctx, exec, spec, &container).await?;
     let ready = ready(&container, exec.spec.wait_for.unwrap_or_default());

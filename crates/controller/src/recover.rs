@@ -37,10 +37,23 @@ pub(crate) async fn recover_all(ctx: &Ctx, store: &Store) -> Result<(), Blocked>
     for record in open {
         let found = store.lookup(&record.key).await.map_err(store_problem)?;
         let Some((record, Ownership::Gone)) = found else { continue };
-        if needs_no_object(ctx, &record).await? {
-            tracing::info!(run = %record.id, key = %record.key, "recovering");
-            recover(ctx, store, &record, None).await?;
+        // One whose engine is away holds up no other.
+        if let Err(blocked) = recover_alone(ctx, store, &record).await {
+            tracing::debug!("{}", blocked.message);
         }
+    }
+    Ok(())
+}
+
+async fn recover_alone(ctx: &Ctx, store: &Store, record: &RunRecord) -> Result<(), Blocked> {
+    let Some(engine) = ctx.engines.of_record(record).await.map_err(|error| not_yet(record, &error))? else {
+        let message = format!("run {} cannot be recovered yet: its engine, {}, is not here", record.id, record.engine);
+        return Err(Blocked { reason: Reason::EngineUnreachable, message });
+    };
+    let ctx = &ctx.on(engine);
+    if needs_no_object(ctx, record).await? {
+        tracing::info!(run = %record.id, key = %record.key, "recovering");
+        recover(ctx, store, record, None).await?;
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::context::{Context, Ctx, one_line};
+use crate::engines::{Engines, Session};
 use crate::gate::StoreGate;
 use crate::runs::Runs;
 use crate::{collect, container, convert, depends, exec, health, recover};
@@ -40,8 +41,8 @@ pub struct Config {
     pub engine: Engine,
     /// The directory of the run store.
     pub store_dir: PathBuf,
-    /// Where session containers are to go with this process: what tells them from those of other sessions.
-    pub session: Option<String>,
+    /// Where session containers are to go with this process.
+    pub session: Option<Session>,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
@@ -81,10 +82,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let (wake, woken) = mpsc::unbounded_channel();
     let (container_objects, touched_containers, changed_containers) = watched(container_api);
     let (exec_objects, touched_execs, changed_execs) = watched(exec_api);
+    let (for_execs, engines_of_execs) = mpsc::unbounded_channel();
+    let (for_containers, engines_of_containers) = mpsc::unbounded_channel();
+    let session_id = session.as_ref().map(|session| session.id.clone());
     let ctx: Ctx = Arc::new(Context {
         recorder: Recorder::new(client.clone(), Reporter { controller: "oncelet".into(), instance: None }),
         client: client.clone(),
-        engine: engine.clone(),
+        engines: Engines::new(engine.clone(), session, vec![for_execs, for_containers]),
+        engine,
         store: store.clone(),
         containers: container_objects.clone(),
         execs: exec_objects.clone(),
@@ -92,7 +97,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         tasks: TaskTracker::new(),
         endings: Runs::default(),
         shutdown: shutdown.clone(),
-        session,
+        session: session_id,
         wake,
         now,
     });
@@ -101,16 +106,22 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         .reconcile_on(execs_in(changed_containers, exec_objects.clone()))
         .reconcile_on(execs_after(changed_execs, exec_objects.clone()))
         .reconcile_on(execs_of_runs(woken, exec_objects.clone()))
-        .reconcile_on(execs_of_engine(&engine, exec_objects, container_objects.clone()))
+        .reconcile_on(received(engines_of_execs).flat_map_unordered(None, {
+            let containers = container_objects.clone();
+            move |engine| Box::pin(execs_of_engine(&engine, exec_objects.clone(), containers.clone()))
+        }))
         .reconcile_all_on(store_changes(store))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(exec::reconcile, on_error::<ContainerExec>, ctx.clone())
         .for_each(|result| async move { log(result) });
-    let containers = Controller::for_stream(touched_containers, container_objects.clone())
-        .reconcile_on(containers_of_engine(&engine, container_objects))
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(container::reconcile, on_error::<Container>, ctx.clone())
-        .for_each(|result| async move { log(result) });
+    let containers =
+        Controller::for_stream(touched_containers, container_objects.clone())
+            .reconcile_on(received(engines_of_containers).flat_map_unordered(None, move |engine| {
+                Box::pin(containers_of_engine(&engine, container_objects.clone()))
+            }))
+            .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+            .run(container::reconcile, on_error::<Container>, ctx.clone())
+            .for_each(|result| async move { log(result) });
 
     ctx.watch(recover_always(ctx.clone()));
     ctx.watch(collect_always(ctx.clone()));
@@ -191,8 +202,10 @@ async fn collect_always(ctx: Ctx) {
     loop {
         tokio::time::sleep(COLLECT).await;
         let Ok(store) = ctx.store.get() else { continue };
-        if let Err(message) = collect::collect(&ctx.engine, &store, (ctx.now)()).await {
-            tracing::debug!("nothing is forgotten now: {message}");
+        for engine in ctx.engines.all() {
+            if let Err(message) = collect::collect(&engine, &store, (ctx.now)()).await {
+                tracing::debug!("nothing is forgotten now of {}: {message}", engine.endpoint());
+            }
         }
     }
 }
@@ -266,7 +279,7 @@ fn containers_of_engine(
     engine.events().flat_map(move |event| {
         let touched = match event {
             EngineEvent::Disconnected { message } => {
-                tracing::warn!("the engine does not answer: {message}");
+                tracing::warn!("an engine does not answer: {message}");
                 containers.state()
             }
             EngineEvent::Connected => containers.state(),

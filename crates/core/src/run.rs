@@ -32,6 +32,9 @@ pub struct RunRecord {
     pub container_name: String,
     /// The engine's address when the run was claimed; for people, never part of an identity.
     pub engine: String,
+    /// What told the engine from another one behind the same address, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_id: Option<String>,
     /// The UID of the object for which it ran.
     pub object_uid: String,
     /// The program as declared.

@@ -210,6 +210,7 @@ impl World {
                     container_id,
                     container_name: "db".into(),
                     engine: "fake".into(),
+                    engine_id: None,
                     object_uid: self.spec.uid.clone(),
                     program: self.spec.program.clone(),
                     fingerprint: self.spec.program.fingerprint(),

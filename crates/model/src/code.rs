@@ -46,6 +46,7 @@ impl Code {
             container_id: "container".into(),
             container_name: "db".into(),
             engine: String::new(),
+            engine_id: None,
             object_uid: spec.uid.clone(),
             program: spec.program.clone(),
             fingerprint: spec.program.fingerprint(),

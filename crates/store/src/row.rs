@@ -42,6 +42,7 @@ struct Columns {
     container_id: String,
     container_name: String,
     engine: String,
+    engine_id: Option<String>,
     object_uid: String,
     attempt: u32,
     capture: String,
@@ -72,6 +73,7 @@ impl StoredRun {
             container_id: columns.container_id,
             container_name: columns.container_name,
             engine: columns.engine,
+            engine_id: columns.engine_id,
             object_uid: columns.object_uid,
             program: json::<Program>(&columns.program).map_err(wrong(id, "run_spec", "program"))?,
             // Kept as it was computed when it was stored, not computed again from the program.

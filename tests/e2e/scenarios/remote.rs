@@ -1,4 +1,4 @@
-//! Engines on other machines: the one of the tests, behind TLS and behind SSH.
+//! Other engines: that of the tests as if it was on another machine, behind TLS and behind SSH, and a second one beside it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use oncelet_tests::tls::TlsProxy;
+use serde_json::json;
 
-use crate::docker::Container;
+use crate::docker::{self, Container, IMAGE};
 use crate::process::{Process, eventually, output};
-use crate::world::{World, sh};
+use crate::world::{World, manifest, sh};
 
 /// A program runs, its output comes, and what happens to its container is heard of.
 fn all_is_as_with_an_engine_here(world: &mut World, db: &Container) {
@@ -105,4 +106,69 @@ pub(crate) fn an_engine_behind_ssh_is_like_one_here(world: &mut World) {
     world.apply_exec("other", &db, &sh("true"));
     let message = world.condition("cexec", "other", "ContainerReady", "False", "EngineUnreachable");
     assert!(message.contains("Permission denied"), "{message}");
+}
+
+/// Docker is the daemon's own engine, Podman the one that objects name.
+pub(crate) fn one_daemon_works_with_docker_and_podman(world: &mut World) {
+    let podman = std::env::var("ONCELET_TEST_PODMAN").expect("this needs a Podman");
+    // Made in Podman, and removed there.
+    let in_podman = |name: &str| {
+        docker::use_host(Some(podman.clone()));
+        let container = Container::run(&world.container_name(name));
+        docker::use_host(None);
+        container
+    };
+    let (here, there) = (world.container("db"), in_podman("db"));
+    let spec = |engine: Option<&str>, script: &str| {
+        let mut spec = sh(script);
+        engine.inspect(|engine| spec["engine"] = (*engine).into());
+        spec["engineContainer"] = here.name.clone().into();
+        spec
+    };
+    let apply = |world: &World, name: &str, engine: Option<&str>, script: &str| {
+        world.apply(&manifest("ContainerExec", name, &spec(engine, script))).unwrap();
+    };
+    world.start();
+    // The same name in both, and not the same container.
+    let id = |world: &World, name: &str| world.completed(name)["containerId"].as_str().unwrap().to_owned();
+    apply(world, "here", None, "echo here >> /data/runs.log");
+    apply(world, "there", Some(&podman), "echo there >> /data/runs.log");
+    assert_eq!(id(world, "here"), here.id());
+    assert_ne!(id(world, "there"), here.id());
+    // What happens in either is heard of.
+    let container = json!({
+        "mode": "session", "engine": podman, "containerName": world.container_name("session"), "image": IMAGE,
+        "command": "/bin/sh", "args": ["-c", "sleep 1000000"],
+    });
+    world.apply(&manifest("Container", "session", &container)).unwrap();
+    world.kubectl(&["wait", "ctr/session", "--for=condition=Ready", "--timeout=60s"]).unwrap();
+    assert_eq!(world.object("ctr", "session")["status"]["engine"], podman);
+
+    // A run in the other engine is recovered there, without its object, and what the session had there is removed.
+    apply(world, "long", Some(&podman), "while [ ! -e /data/go ]; do sleep 0.1; done; echo done; exit 4");
+    world.wait("long", "Started");
+    world.kill();
+    docker::use_host(Some(podman.clone()));
+    there.sh("touch /data/go").unwrap();
+    docker::use_host(None);
+    world.start();
+    eventually("the run is recovered", || {
+        world.oncelet(&["runs", "show", "long"]).is_ok_and(|shown| shown.contains("Exit code:   4")).then_some(())
+    });
+    docker::use_host(Some(podman.clone()));
+    eventually("the session container is gone", || {
+        docker::docker(&["inspect", &world.container_name("session")]).is_err().then_some(())
+    });
+    assert_eq!(there.lines("/data/runs.log"), ["there"]);
+    drop(there);
+    docker::use_host(None);
+    apply(world, "long", Some(&podman), "while [ ! -e /data/go ]; do sleep 0.1; done; echo done; exit 4");
+    // Its container is gone by now: nothing is said of it, and nothing is started.
+    world.condition("cexec", "long", "ContainerReady", "False", "ContainerNotFound");
+    assert_eq!(here.lines("/data/runs.log"), ["here"]);
+    // A name that is none.
+    let refused = world.apply(&manifest("ContainerExec", "wrong", &spec(Some("nonsense"), "true")));
+    assert!(refused.is_ok());
+    let message = world.condition("cexec", "wrong", "ContainerReady", "False", "EngineUnreachable");
+    assert!(message.contains("nonsense"), "{message}");
 }

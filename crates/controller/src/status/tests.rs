@@ -20,6 +20,7 @@ fn record(state: RunState) -> Box<RunRecord> {
         container_id: "c1".into(),
         container_name: "db".into(),
         engine: "unix:///engine".into(),
+        engine_id: None,
         object_uid: "uid-1".into(),
         fingerprint: program.fingerprint(),
         program,

@@ -31,6 +31,7 @@ fn record(state: RunState) -> Box<RunRecord> {
         container_id: ID.into(),
         container_name: "db".into(),
         engine: "unix:///run/docker.sock".into(),
+        engine_id: None,
         object_uid: spec.uid,
         fingerprint: spec.program.fingerprint(),
         program: spec.program,

@@ -384,6 +384,7 @@ impl World {
             container_id: container.to_owned(),
             container_name: "db".into(),
             engine: "simulated".into(),
+            engine_id: None,
             object_uid: spec.uid.clone(),
             program: spec.program.clone(),
             fingerprint: spec.program.fingerprint(),
