@@ -38,6 +38,21 @@ pub(crate) enum Command {
         oncelet logs team-a/migrate --follow\n  \
         oncelet logs 42 --stderr")]
     Logs(Logs),
+    /// Look for what oncelet needs, engines, store, API server and kubectl, and say what to do about what is missing
+    #[command(after_help = "Examples:\n  \
+        oncelet doctor\n  \
+        oncelet doctor --engine podman -o json")]
+    Doctor(Doctor),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    #[command(flatten)]
+    pub(crate) engine: EngineArg,
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
 #[derive(ClapArgs)]

@@ -90,7 +90,7 @@ async fn run_controller(
     Ok(())
 }
 
-async fn client_from(kubeconfig: &Path) -> Result<Client> {
+pub(crate) async fn client_from(kubeconfig: &Path) -> Result<Client> {
     let name = || format!("the kubeconfig {} cannot be used", kubeconfig.display());
     let config = Kubeconfig::read_from(kubeconfig).with_context(name)?;
     let config =

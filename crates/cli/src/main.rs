@@ -3,6 +3,7 @@
 mod args;
 mod clock;
 mod daemon;
+mod doctor;
 mod log_part;
 mod logging;
 mod logs;
@@ -42,5 +43,6 @@ async fn run(args: Args) -> Result<()> {
         Command::Crds => output::yaml_documents(&oncelet_api::crds()),
         Command::Runs(command) => runs::run(command).await,
         Command::Logs(logs) => logs::run(logs).await,
+        Command::Doctor(args) => doctor::run(args).await,
     }
 }

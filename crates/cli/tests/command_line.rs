@@ -50,8 +50,30 @@ fn a_store_that_is_not_there_is_named_and_not_made() {
 
 #[test]
 fn an_engine_that_cannot_be_used_is_refused_before_anything_starts() {
-    let output = oncelet(&["up", "--engine", "ssh://elsewhere"]);
+    let output = oncelet(&["up", "--engine", "ftp://elsewhere"]);
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{error}");
-    assert!(error.contains("ssh:// is not supported yet"), "{error}");
+    assert!(error.contains("unknown scheme"), "{error}");
+}
+
+/// What is missing is told with what to do, and what is not needed is no problem.
+#[test]
+fn the_doctor_says_what_is_missing_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = format!("unix://{}/none.sock", dir.path().display());
+    let data_dir = dir.path().join("data");
+    let doctor = |more: &[&str]| {
+        let args = [&["doctor", "--engine", &socket, "--data-dir", data_dir.to_str().unwrap()], more].concat();
+        let output = oncelet(&args);
+        assert!(!output.status.success());
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (told, error) = doctor(&[]);
+    assert!(told.contains("PROBLEM") && told.contains(&socket) && told.contains("DOCKER_HOST"), "{told}");
+    assert!(told.contains("not made yet"), "{told}");
+    assert!(error.contains("problem"), "{error}");
+    let (told, _) = doctor(&["-o", "json"]);
+    let findings: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(findings[0]["about"], "oncelet");
+    assert!(!data_dir.exists(), "it only looks");
 }

@@ -81,6 +81,12 @@ pub struct Info {
 }
 
 impl Engine {
+    /// A handle for each place where `endpoint` may be, best first, never empty: for those who want to know of all.
+    pub fn candidates(endpoint: &Endpoint) -> Result<Vec<Self>, Error> {
+        let targets = endpoint::candidates(endpoint, |name| std::env::var(name).ok())?;
+        Ok(targets.into_iter().map(|target| Self::of(target.to_string(), vec![target])).collect())
+    }
+
     /// A handle to the engine at `endpoint`. Nothing is contacted yet, and it does not matter whether an engine runs:
     /// that shows in each call, as [`Error::Unreachable`]. Fails only if the endpoint cannot be used as written.
     ///
@@ -92,6 +98,10 @@ impl Engine {
             [only] => only.clone(),
             all => format!("{endpoint} (no socket at {})", all.join(", ")),
         };
+        Ok(Self::of(searched, candidates))
+    }
+
+    fn of(searched: String, candidates: Vec<Target>) -> Self {
         let inner = Inner {
             candidates,
             searched,
@@ -101,7 +111,13 @@ impl Engine {
             identity: OnceCell::new(),
             supervisors: Supervisors::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Whether there is anything to connect to, as far as that shows without connecting: a socket on this machine, or the
+    /// address of another one.
+    pub fn may_be_there(&self) -> bool {
+        self.inner.candidates.iter().any(Target::exists)
     }
 
     /// The engine's URL, for messages; where none has been found yet, what was searched.
