@@ -4,6 +4,7 @@ mod cli;
 mod containers;
 mod database;
 mod inputs;
+mod made;
 mod once;
 mod rejected;
 mod remote;
@@ -142,6 +143,9 @@ scenarios! {
         an_adopted_container_keeps_its_start_time,
         a_lifecycle_key_decides_alone,
         the_engine_goes_and_comes_back,
+        two_daemons_that_make_the_same_container_end_with_one,
+    },
+    made::{
         volumes_networks_env_files_and_the_restart_policy_are_as_asked,
         an_exec_waits_for_a_healthy_container,
         an_image_is_pulled_and_its_progress_shown,
