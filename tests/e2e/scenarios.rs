@@ -6,6 +6,7 @@ mod database;
 mod inputs;
 mod made;
 mod once;
+mod people;
 mod rejected;
 mod remote;
 mod repeat;
@@ -161,6 +162,12 @@ scenarios! {
     scale::{
         two_hundred_execs_in_four_containers_run_once_each,
         a_hundred_megabytes_of_output_are_complete_and_memory_stays_flat,
+    },
+    people::{
+        exec_runs_a_program_once_and_ends_as_it_did,
+        wait_and_rerun_follow_a_run_to_its_end,
+        explain_tells_why_and_what_differs,
+        kubectl_finds_oncelet_as_a_plugin,
     },
     cli::{
         runs_and_logs_are_there_for_people_and_for_programs,

@@ -169,7 +169,7 @@ impl World {
 
     pub(crate) fn oncelet_command(&self) -> Command {
         let mut command = Command::new(oncelet_path());
-        command.env("ONCELET_DATA_DIR", self.data_dir());
+        command.env("ONCELET_DATA_DIR", self.data_dir()).env("ONCELET_KUBECONFIG", self.kubeconfig());
         command.envs(self.engine_host.iter().map(|host| ("DOCKER_HOST", host)));
         command
     }

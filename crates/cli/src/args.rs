@@ -38,11 +38,104 @@ pub(crate) enum Command {
         oncelet logs team-a/migrate --follow\n  \
         oncelet logs 42 --stderr")]
     Logs(Logs),
+    /// Print the log of an object's run as it goes, and end with its program's exit code
+    #[command(
+        after_help = "Exit codes: the program's own; 125 where that is not known, 1 where oncelet itself failed.\n\nExamples:\n  \
+        oncelet wait seed-database"
+    )]
+    Wait(Wait),
+    /// Run a program in a container once: when it was run there before, its outcome and output come back instead
+    #[command(
+        after_help = "Exit codes: the program's own; 126 where it could not be started, 125 where its own is not known, 1 \
+        where oncelet itself failed.\n\nExamples:\n  \
+        oncelet exec my-postgres -- psql -f /schema.sql\n  \
+        oncelet exec --name migrate --env VERSION=42 db -- /bin/migrate"
+    )]
+    Exec(Exec),
+    /// Run an object's program once more
+    #[command(after_help = "Examples:\n  \
+        oncelet rerun seed-database\n  \
+        oncelet rerun seed-database --wait")]
+    Rerun(Rerun),
+    /// Say why a program ran or did not, by what it is remembered, and what differs from what ran
+    #[command(after_help = "Examples:\n  \
+        oncelet explain seed-database")]
+    Explain(Explain),
+    /// Print a script that completes oncelet's commands in a shell
+    #[command(after_help = "Examples:\n  \
+        oncelet completions bash > /etc/bash_completion.d/oncelet")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Look for what oncelet needs, engines, store, API server and kubectl, and say what to do about what is missing
     #[command(after_help = "Examples:\n  \
         oncelet doctor\n  \
         oncelet doctor --engine podman -o json")]
     Doctor(Doctor),
+}
+
+/// Where the objects are.
+#[derive(ClapArgs)]
+pub(crate) struct Cluster {
+    /// The kubeconfig [default: KUBECONFIG, that of oncelet up, or kubectl's own]
+    #[arg(long, env = "ONCELET_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The namespace [default: that of the kubeconfig]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Wait {
+    /// The ContainerExec
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Rerun {
+    /// The ContainerExec
+    pub(crate) name: String,
+    /// Print the log as it goes, and end with the program's exit code
+    #[arg(long)]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Explain {
+    /// The ContainerExec
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Exec {
+    /// A Container object, or a container of the engine: its name or ID
+    pub(crate) container: String,
+    /// The program and its arguments; no shell is involved
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+    /// The name of the ContainerExec that is made [default: made from container and program]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A variable for the program, as NAME=VALUE
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// The directory in the container to start in
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// The user in the container to run as
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
 }
 
 #[derive(ClapArgs)]

@@ -1,9 +1,11 @@
 //! `oncelet logs`: what a program wrote, byte for byte.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use oncelet_core::RunId;
 use oncelet_store::{LogReader, Store, Stream};
 
 use crate::args::Logs;
@@ -18,19 +20,34 @@ pub(crate) async fn run(args: Logs) -> Result<()> {
     let store = runs::open(args.data).await?;
     let record = runs::find(&store, &args.run).await?;
     let open = async |stream, leave_out| -> Result<Option<Log>> {
-        if leave_out {
-            return Ok(None);
-        }
-        Ok(Some(Log { reader: store.read_log(record.id, stream).await?, stamps: Stamps::new(args.timestamps) }))
+        if leave_out { Ok(None) } else { Log::open(&store, record.id, stream, args.timestamps).await.map(Some) }
     };
-    let mut stdout = open(Stream::Stdout, args.stderr).await?;
-    let mut stderr = open(Stream::Stderr, args.stdout).await?;
+    let stdout = open(Stream::Stdout, args.stderr).await?;
+    let stderr = open(Stream::Stderr, args.stdout).await?;
+    print(&store, record.id, stdout, stderr, args.follow).await
+}
+
+/// Prints both streams of a run until it is over.
+pub(crate) async fn follow(store_dir: PathBuf, run: RunId) -> Result<()> {
+    let store = Store::open_reader(&store_dir).await?;
+    let stdout = Log::open(&store, run, Stream::Stdout, false).await?;
+    let stderr = Log::open(&store, run, Stream::Stderr, false).await?;
+    print(&store, run, Some(stdout), Some(stderr), true).await
+}
+
+async fn print(
+    store: &Store,
+    run: RunId,
+    mut stdout: Option<Log>,
+    mut stderr: Option<Log>,
+    follow: bool,
+) -> Result<()> {
     loop {
         // Asked before reading: what is written before the end is read after it.
-        let over = !args.follow || has_ended(&store, record.id).await?;
+        let over = !follow || has_ended(store, run).await?;
         copy(stdout.as_mut(), &mut std::io::stdout()).await?;
         // With one stream asked for, it goes where a pipe finds it.
-        if args.stderr {
+        if stdout.is_none() {
             copy(stderr.as_mut(), &mut std::io::stdout()).await?;
         } else {
             copy(stderr.as_mut(), &mut std::io::stderr()).await?;
@@ -47,7 +64,13 @@ struct Log {
     stamps: Stamps,
 }
 
-async fn has_ended(store: &Store, run: oncelet_core::RunId) -> Result<bool> {
+impl Log {
+    async fn open(store: &Store, run: RunId, stream: Stream, timestamps: bool) -> Result<Self> {
+        Ok(Self { reader: store.read_log(run, stream).await?, stamps: Stamps::new(timestamps) })
+    }
+}
+
+async fn has_ended(store: &Store, run: RunId) -> Result<bool> {
     let record = store.run(run).await?.with_context(|| format!("run {run} is no longer recorded"))?;
     Ok(record.state.is_ended())
 }

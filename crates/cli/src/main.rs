@@ -4,20 +4,23 @@ mod args;
 mod clock;
 mod daemon;
 mod doctor;
+mod explain;
 mod log_part;
 mod logging;
 mod logs;
+mod objects;
 mod output;
 mod paths;
 mod runs;
 mod session;
 mod stamps;
+mod wait;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use args::{Args, Command};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(run(args)));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", output::one_line(&error));
@@ -36,13 +39,22 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> Result<()> {
+async fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Up(up) => daemon::up(up).await,
         Command::Controller(controller) => daemon::controller(controller).await,
         Command::Crds => output::yaml_documents(&oncelet_api::crds()),
         Command::Runs(command) => runs::run(command).await,
         Command::Logs(logs) => logs::run(logs).await,
+        Command::Wait(args) => return wait::wait(args).await,
+        Command::Exec(args) => return wait::exec(args).await,
+        Command::Rerun(args) => return wait::rerun(args).await,
+        Command::Explain(args) => explain::run(args).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "oncelet", &mut std::io::stdout());
+            Ok(())
+        }
         Command::Doctor(args) => doctor::run(args).await,
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

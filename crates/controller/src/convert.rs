@@ -20,6 +20,19 @@ pub(crate) fn run_name(exec: &ContainerExec) -> RunName {
     key.unwrap_or_else(|| RunName::of_object(&exec.namespace().unwrap_or_default(), &exec.name_any()))
 }
 
+/// The program that `exec` declares.
+pub fn program(exec: &ContainerExec) -> Program {
+    let spec = &exec.spec;
+    Program {
+        command: spec.command.clone(),
+        args: spec.args.clone(),
+        env: env(&spec.env),
+        env_files: spec.env_files.clone(),
+        working_directory: spec.working_directory.clone(),
+        user: spec.user.clone(),
+    }
+}
+
 /// What `exec` asks for.
 pub(crate) fn exec_spec(exec: &ContainerExec) -> ExecSpec {
     let namespace = exec.namespace().unwrap_or_default();
@@ -27,14 +40,7 @@ pub(crate) fn exec_spec(exec: &ContainerExec) -> ExecSpec {
     ExecSpec {
         uid: exec.uid().unwrap_or_default(),
         name: run_name(exec),
-        program: Program {
-            command: spec.command.clone(),
-            args: spec.args.clone(),
-            env: env(&spec.env),
-            env_files: spec.env_files.clone(),
-            working_directory: spec.working_directory.clone(),
-            user: spec.user.clone(),
-        },
+        program: program(exec),
         run_policy: match spec.run_policy.unwrap_or_default() {
             oncelet_api::RunPolicy::Once => RunPolicy::Once,
             oncelet_api::RunPolicy::Always => RunPolicy::Always,

@@ -27,6 +27,7 @@ mod watch;
 
 pub use collect::{Collected, Fate, collect};
 pub use container::remove_sessions;
+pub use convert::program;
 pub use engines::Session;
 pub use gate::StoreGate;
 pub use watch::{Config, Error, run};
