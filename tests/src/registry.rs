@@ -1,4 +1,4 @@
-//! A registry of one image, whose last layer comes half-way and then waits: enough for an engine to pull from.
+//! A registry of one image, for those who have the password, whose last layer comes half-way and then waits: enough for an engine to pull from.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,6 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use serde_json::{Value, json};
+
+/// What a client has to say, as `Basic` authentication does: `user:secret`.
+pub const CREDENTIALS: &str = "dXNlcjpzZWNyZXQ=";
 
 /// Serves until the process ends.
 pub struct Registry {
@@ -96,13 +99,21 @@ impl Image {
 fn answer(mut stream: TcpStream, image: &Image, gate: &Gate) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
+    let mut is_known = false;
     for line in lines {
-        if line?.is_empty() {
+        let line = line?;
+        if line.is_empty() {
             break;
         }
+        is_known |= line.to_lowercase().starts_with("authorization: ") && line.ends_with(CREDENTIALS);
     }
     let mut words = request.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    if !is_known {
+        let challenge = "WWW-Authenticate: Basic realm=\"test\"";
+        write!(stream, "HTTP/1.1 401 Unauthorized\r\n{challenge}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+        return stream.shutdown(Shutdown::Both);
+    }
     let (kind, body) = if path.contains("/nothing/") {
         ("", None)
     } else if path == "/v2/" {

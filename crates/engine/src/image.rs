@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bollard::{models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder};
+use bollard::{auth::DockerCredentials, models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder};
+use docker_credential::DockerCredential;
 use futures::StreamExt;
 
 use crate::{Engine, Error, engine::CALL};
@@ -30,7 +31,7 @@ impl Engine {
         }
     }
 
-    /// Gets the image from its registry, and tells how far it is whenever that changes. There is no limit to how long it may
+    /// Gets the image from its registry, with the credentials that this user has for it in Docker's configuration, and tells how far it is whenever that changes. There is no limit to how long it may
     /// take; dropping the call gives it up.
     ///
     /// # Errors
@@ -38,8 +39,10 @@ impl Engine {
     pub async fn pull_image(&self, image: &str, mut progress: impl FnMut(Progress)) -> Result<(), Error> {
         let (name, tag) = with_tag(image);
         let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).build();
+        let registry = registry(image).to_owned();
+        let credentials = tokio::task::spawn_blocking(move || credentials(&registry)).await.unwrap_or_default();
         let docker = self.client()?;
-        let mut answers = std::pin::pin!(docker.create_image(Some(options), None, None));
+        let mut answers = std::pin::pin!(docker.create_image(Some(options), None, credentials));
         let mut layers = Layers::default();
         let mut last = Progress::default();
         while let Some(answer) = answers.next().await {
@@ -64,6 +67,37 @@ fn with_tag(image: &str) -> (&str, &str) {
         _ if image.contains('@') => (image, ""),
         Some(colon) => (&image[..after_registry + colon], &image[after_registry + colon + 1..]),
         None => (image, "latest"),
+    }
+}
+
+/// The registry of an image, by the name under which credentials are kept.
+fn registry(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => "https://index.docker.io/v1/",
+    }
+}
+
+/// From Docker's configuration, or the helper that it names. Without any, the registry says what it thinks of that.
+fn credentials(registry: &str) -> Option<DockerCredentials> {
+    use docker_credential::CredentialRetrievalError::{ConfigNotFound, NoCredentialConfigured};
+    let serveraddress = Some(registry.to_owned());
+    match docker_credential::get_credential(registry) {
+        Ok(DockerCredential::UsernamePassword(username, password)) => Some(DockerCredentials {
+            username: Some(username),
+            password: Some(password),
+            serveraddress,
+            ..DockerCredentials::default()
+        }),
+        Ok(DockerCredential::IdentityToken(token)) => {
+            Some(DockerCredentials { identitytoken: Some(token), serveraddress, ..DockerCredentials::default() })
+        }
+        Err(ConfigNotFound | NoCredentialConfigured) => None,
+        // Not with what a helper printed, which may be a secret.
+        Err(_) => {
+            tracing::warn!("the credentials for {registry} in Docker's configuration cannot be used");
+            None
+        }
     }
 }
 
@@ -133,6 +167,19 @@ mod tests {
             ("db@sha256:00", ("db@sha256:00", "")),
         ] {
             assert_eq!(with_tag(image), expected);
+        }
+    }
+
+    #[test]
+    fn credentials_are_looked_for_under_the_name_of_the_registry() {
+        for (image, expected) in [
+            ("postgres:17", "https://index.docker.io/v1/"),
+            ("library/postgres", "https://index.docker.io/v1/"),
+            ("ghcr.io/a/b:1", "ghcr.io"),
+            ("localhost/db", "localhost"),
+            ("localhost:5000/db", "localhost:5000"),
+        ] {
+            assert_eq!(registry(image), expected);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Containers that are made as their objects say.
 
-use oncelet_tests::registry::Registry;
+use oncelet_tests::registry::{CREDENTIALS, Registry};
 use serde_json::json;
 
 use super::containers::{WAITS, apply_db, patch, persistent, ready};
@@ -94,6 +94,9 @@ pub(crate) fn an_exec_waits_for_a_healthy_container(world: &mut World) {
 pub(crate) fn an_image_is_pulled_and_its_progress_shown(world: &mut World) {
     let registry = Registry::serve(&new_image(world));
     let image = format!("{}/{}:1", registry.address(), world.namespace);
+    let config = json!({"auths": {registry.address().to_string(): {"auth": CREDENTIALS}}});
+    std::fs::write(world.dir.path().join("config.json"), config.to_string()).unwrap();
+    world.daemon_env.push(("DOCKER_CONFIG".to_owned(), world.dir.path().display().to_string()));
     world.start();
     let db = Container::named(&world.container_name("db"));
     let mut spec = persistent(&db.name);
