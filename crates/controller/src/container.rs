@@ -93,11 +93,13 @@ async fn end(ctx: &Ctx, container: &Container) -> Result<Action, Error> {
 
 /// Stops and removes a container. One that is gone already is as good.
 async fn remove(engine: &Engine, id: &ContainerId) -> Result<(), EngineError> {
-    let removed = async {
-        engine.stop_container(id, GRACE).await?;
-        engine.remove_container(id, true).await
-    };
-    match removed.await {
+    match engine.stop_container(id, GRACE).await {
+        Err(error @ EngineError::Unreachable { .. }) => return Err(error),
+        Err(EngineError::NotFound { .. }) => return Ok(()),
+        // What cannot be stopped, a paused one say, is ended by its removal.
+        Ok(()) | Err(_) => {}
+    }
+    match engine.remove_container(id, true).await {
         Err(EngineError::NotFound { .. }) => Ok(()),
         result => result,
     }

@@ -34,15 +34,14 @@ pub(crate) async fn recover(
 /// because nobody applies its object again. What may still start is left to the object that asks for it.
 pub(crate) async fn recover_all(ctx: &Ctx, store: &Store) -> Result<(), Blocked> {
     let open = store.list(Filter { open_only: true, ..Filter::default() }).await.map_err(store_problem)?;
+    let mut all = Ok(());
     for record in open {
         let found = store.lookup(&record.key).await.map_err(store_problem)?;
         let Some((record, Ownership::Gone)) = found else { continue };
         // One whose engine is away holds up no other.
-        if let Err(blocked) = recover_alone(ctx, store, &record).await {
-            tracing::debug!("{}", blocked.message);
-        }
+        all = all.and(recover_alone(ctx, store, &record).await);
     }
-    Ok(())
+    all
 }
 
 async fn recover_alone(ctx: &Ctx, store: &Store, record: &RunRecord) -> Result<(), Blocked> {
