@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use futures::TryStreamExt;
+use futures::StreamExt;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt;
@@ -112,8 +112,20 @@ impl Follow<'_> {
         let mut changes = std::pin::pin!(watch_object(self.objects.execs(), self.name).default_backoff());
         let mut told = String::new();
         let mut log = None;
-        while let Some(object) = changes.try_next().await? {
-            let Some(object) = object else { bail!("ContainerExec {} was deleted", self.name) };
+        while let Some(change) = changes.next().await {
+            let object = match change {
+                Ok(Some(object)) => object,
+                Ok(None) => bail!("ContainerExec {} was deleted", self.name),
+                // A daemon that is started again comes back.
+                Err(error) => {
+                    let message = format!("the API server does not answer, and is asked again: {error}");
+                    if message != told {
+                        eprintln!("{}: {message}", self.name);
+                        told = message;
+                    }
+                    continue;
+                }
+            };
             let status = object.status.unwrap_or_default();
             let Some(state) = status.state else { continue };
             let message = status.message.unwrap_or_default();

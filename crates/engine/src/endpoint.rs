@@ -170,16 +170,25 @@ mod tests {
 
     #[test]
     fn every_written_form_is_read_back() {
-        for text in ["auto", "docker", "podman", "unix:///tmp/x.sock", "tcp://127.0.0.1:2375", "http://[::1]:80"] {
+        for text in [
+            "auto",
+            "docker",
+            "podman",
+            "unix:///tmp/x.sock",
+            "tcp://127.0.0.1:2375",
+            "http://[::1]:80",
+            "ssh://me@box:22",
+        ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn what_is_not_supported_is_named() {
+    fn what_cannot_be_used_is_named() {
         for (text, expected) in [
-            ("ssh://me@box", "not supported yet"),
-            ("https://box:2376", "not supported yet"),
+            ("ssh://me@", "expected ssh://"),
+            ("https://box:2376", "DOCKER_TLS_VERIFY"),
+            ("ftp://box", "unknown scheme"),
             ("unix://relative.sock", "absolute path"),
             ("tcp://box", "port is missing"),
             ("dokcer", "expected auto, docker, podman"),
@@ -190,12 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn tls_by_environment_is_refused_and_not_silently_dropped() {
+    fn tls_by_environment_is_not_silently_dropped() {
         let env = |name: &str| match name {
             "DOCKER_HOST" => Some("tcp://box:2376".to_owned()),
             "DOCKER_TLS_VERIFY" => Some("1".to_owned()),
+            "DOCKER_CERT_PATH" => Some("/nowhere".to_owned()),
             _ => None,
         };
-        assert!(candidates(&Endpoint::Auto, env).unwrap_err().to_string().contains("TLS"));
+        let error = candidates(&Endpoint::Auto, env).unwrap_err().to_string();
+        assert!(error.contains("TLS") && error.contains("/nowhere/ca.pem"), "{error}");
     }
 }
