@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use kube::Client;
-use kube::config::{Config as ClientConfig, KubeConfigOptions, Kubeconfig};
 use oncelet_apiserver::Server;
 use oncelet_engine::Engine;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +14,7 @@ use crate::args::{Controller, Daemon, Up};
 use crate::clock::now;
 use crate::log_part;
 use crate::logging;
+use crate::objects::config_from;
 use crate::paths::Paths;
 use crate::session::Session;
 
@@ -91,11 +91,8 @@ async fn run_controller(
 }
 
 pub(crate) async fn client_from(kubeconfig: &Path) -> Result<Client> {
-    let name = || format!("the kubeconfig {} cannot be used", kubeconfig.display());
-    let config = Kubeconfig::read_from(kubeconfig).with_context(name)?;
-    let config =
-        ClientConfig::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.with_context(name)?;
-    Client::try_from(config).with_context(name)
+    let config = config_from(kubeconfig).await?;
+    Client::try_from(config).with_context(|| format!("the kubeconfig {} cannot be used", kubeconfig.display()))
 }
 
 /// Ends on SIGTERM and Ctrl-C; the second one does not wait.

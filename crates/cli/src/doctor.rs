@@ -8,7 +8,7 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::config::Kubeconfig;
 use oncelet_api::ContainerExec;
-use oncelet_engine::{Endpoint, Engine, Product};
+use oncelet_engine::{Endpoint, Engine};
 use oncelet_store::{Filter, Store};
 use serde::Serialize;
 
@@ -98,13 +98,7 @@ async fn engines(wanted: &Endpoint) -> Result<Vec<Finding>> {
     for engine in Engine::candidates(wanted)? {
         let url = engine.endpoint().to_owned();
         findings.push(match tokio::time::timeout(PATIENCE, engine.info()).await {
-            Ok(Ok(info)) => {
-                let product = match info.product {
-                    Product::Docker => "Docker",
-                    Product::Podman => "Podman",
-                };
-                fine("engine", format!("{product} {} at {url}", info.version))
-            }
+            Ok(Ok(info)) => fine("engine", format!("{:?} {} at {url}", info.product, info.version)),
             Ok(Err(_)) if !engine.may_be_there() => absent("engine", format!("nothing at {url}")),
             Ok(Err(error)) => absent("engine", output::one_line(&error.into())),
             Err(_) => absent("engine", format!("nothing answers at {url} within {} seconds", PATIENCE.as_secs())),

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::args::Explain;
 use crate::objects::Objects;
+use crate::runs::short;
 
 /// Tells the story of one object.
 pub(crate) async fn run(args: Explain) -> Result<()> {
@@ -97,7 +98,7 @@ fn remembered(exec: &ContainerExec, status: &ContainerExecStatus) -> String {
         (Some(oncelet_api::Scope::Name), Some(container), _) => {
             format!("the name of Container {container} (scope Name)")
         }
-        (_, _, Some(id)) => format!("container {}", id.chars().take(12).collect::<String>()),
+        (_, _, Some(id)) => format!("container {}", short(id)),
         _ => "its container".to_owned(),
     };
     let mut by = vec![by];

@@ -1,6 +1,6 @@
 //! The objects on the API server that a command is about.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
@@ -25,7 +25,12 @@ impl Objects {
         let ours = paths.kubeconfig();
         let from_environment = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
         let file = args.kubeconfig.or_else(|| (!from_environment && ours.exists()).then_some(ours));
-        let config = config(file).await?;
+        let config = match file {
+            Some(file) => config_from(&file).await?,
+            None => Config::infer()
+                .await
+                .context("no kubeconfig was found; say where with --kubeconfig, or start oncelet up")?,
+        };
         let namespace = args.namespace.unwrap_or_else(|| config.default_namespace.clone());
         Ok(Self { client: Client::try_from(config)?, namespace, paths })
     }
@@ -43,15 +48,9 @@ impl Objects {
     }
 }
 
-async fn config(file: Option<PathBuf>) -> Result<Config> {
-    match file {
-        Some(file) => {
-            let wrong = || format!("the kubeconfig {} cannot be used", file.display());
-            let kubeconfig = Kubeconfig::read_from(&file).with_context(wrong)?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.with_context(wrong)
-        }
-        None => {
-            Config::infer().await.context("no kubeconfig was found; say where with --kubeconfig, or start oncelet up")
-        }
-    }
+/// What a kubeconfig file says.
+pub(crate) async fn config_from(file: &Path) -> Result<Config> {
+    let wrong = || format!("the kubeconfig {} cannot be used", file.display());
+    let kubeconfig = Kubeconfig::read_from(file).with_context(wrong)?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.with_context(wrong)
 }

@@ -194,6 +194,6 @@ fn took(from: Timestamp, to: Timestamp) -> String {
     format!("{:.3}s", to.duration_since(from).as_secs_f64().max(0.0))
 }
 
-fn short(id: &str) -> &str {
+pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }

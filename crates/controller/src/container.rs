@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::EventType;
 use kube::{Resource, ResourceExt};
 use oncelet_api::{Container, ContainerMode, REMOVE_FINALIZER};
 use oncelet_core::{Program, Resolved, resolve};
@@ -19,7 +19,7 @@ use oncelet_engine::{
 
 use crate::context::Ctx;
 use crate::exec::Error;
-use crate::publish::{STALE, tell, write_status};
+use crate::publish::{STALE, event, tell, write_status};
 use crate::{convert, finalizer, inputs};
 use plan::{LABEL_KEY, LABEL_OWNER, LABEL_SESSION, LABEL_SPEC, LABEL_UID, Plan, lifecycle_key, plan, removes};
 use pull::Image;
@@ -57,7 +57,7 @@ pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Act
         Ok(found) => found,
         Err(error) => return publish(&ctx, &container, Err(Trouble::engine(&error)), None).await,
     };
-    let plan = plan(&container, ctx.session.as_deref(), found.as_ref());
+    let plan = plan(&container, ctx.engines.session(), found.as_ref());
     tracing::debug!(object = %container.name_any(), ?plan, "planned");
     let mut container = container;
     if matches!(plan, Plan::Create | Plan::Recreate { .. }) {
@@ -81,7 +81,7 @@ fn goes_with_its_object(container: &Container) -> bool {
 async fn end(ctx: &Ctx, container: &Container) -> Result<Action, Error> {
     let removed = async {
         match ctx.engine.container(&engine_name(container)).await? {
-            Some(found) if removes(container, ctx.session.as_deref(), &found) => remove(&ctx.engine, &found.id).await,
+            Some(found) if removes(container, ctx.engines.session(), &found) => remove(&ctx.engine, &found.id).await,
             _ => Ok(()),
         }
     };
@@ -192,7 +192,7 @@ async fn new_container(ctx: &Ctx, container: &Container) -> Result<Result<NewCon
     labels.insert(LABEL_KEY.to_owned(), lifecycle_key(spec));
     if spec.mode == ContainerMode::Session {
         labels.insert(LABEL_UID.to_owned(), container.uid().unwrap_or_default());
-        labels.extend(ctx.session.clone().map(|session| (LABEL_SESSION.to_owned(), session)));
+        labels.extend(ctx.engines.session().map(|session| (LABEL_SESSION.to_owned(), session.to_owned())));
     }
     Ok(Ok(convert::new_container(spec, engine_name(container), args, env, labels)))
 }
@@ -224,14 +224,7 @@ async fn publish(
     };
     let kind = if trouble.is_some() { EventType::Warning } else { EventType::Normal };
     if let Some((reason, note)) = trouble.or_else(|| result.is_ok().then_some(story).flatten()) {
-        let event = Event {
-            type_: kind,
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(900).collect()),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        tell(ctx, container, &event).await;
+        tell(ctx, container, &event(kind, "Reconcile", reason, &note)).await;
     }
     Ok(Action::requeue(retry))
 }

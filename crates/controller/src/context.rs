@@ -40,8 +40,6 @@ pub(crate) struct Context {
     pub(crate) endings: Runs,
     /// Ends everything that goes on without harm in another process.
     pub(crate) shutdown: CancellationToken,
-    /// The ID of the session that session containers are made for.
-    pub(crate) session: Option<String>,
     /// Asks for a look at the objects of a run that has moved.
     pub(crate) wake: mpsc::UnboundedSender<RunName>,
     /// Writes Kubernetes events.

@@ -46,6 +46,11 @@ impl Engines {
         }
     }
 
+    /// The ID of the session that session containers are made for.
+    pub(crate) fn session(&self) -> Option<&str> {
+        self.0.session.as_ref().map(|session| session.id.as_str())
+    }
+
     /// The engine of this name, or the one that the daemon was started with.
     ///
     /// # Errors
@@ -85,14 +90,9 @@ impl Engines {
     pub(crate) async fn of_record(&self, record: &RunRecord) -> Result<Option<Engine>, Error> {
         let Some(id) = &record.engine_id else { return Ok(Some(self.0.default.clone())) };
         let mut silent = None;
-        for engine in self.all() {
-            match engine.identity().await {
-                Ok(identity) if identity == *id => return Ok(Some(engine)),
-                Ok(_) => {}
-                Err(error) => silent = silent.or(Some(error)),
-            }
-        }
-        if let Ok(engine) = self.named(Some(&record.engine)) {
+        // The one at the recorded address is connected to only where no other is it.
+        let recorded = std::iter::once_with(|| self.named(Some(&record.engine)).ok()).flatten();
+        for engine in self.all().into_iter().chain(recorded) {
             match engine.identity().await {
                 Ok(identity) if identity == *id => return Ok(Some(engine)),
                 Ok(_) => {}

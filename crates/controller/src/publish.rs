@@ -132,12 +132,17 @@ fn story(old: Option<&ContainerExecStatus>, new: &ContainerExecStatus) -> Option
         ExecState::Unknown => ("OutcomeUnknown", message),
     };
     let good = matches!(new.state, Some(ExecState::Running)) || new.exit_code == Some(0);
-    Some(Event {
-        type_: if good { EventType::Normal } else { EventType::Warning },
+    Some(event(if good { EventType::Normal } else { EventType::Warning }, "Run", reason, &note))
+}
+
+/// An event about the object that it is told of.
+pub(crate) fn event(type_: EventType, action: &str, reason: &str, note: &str) -> Event {
+    Event {
+        type_,
         reason: reason.to_owned(),
         // Kubernetes takes notes of up to 1 KiB.
         note: Some(note.chars().take(900).collect()),
-        action: "Run".to_owned(),
+        action: action.to_owned(),
         secondary: None,
-    })
+    }
 }

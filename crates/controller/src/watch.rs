@@ -84,7 +84,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let (exec_objects, touched_execs, changed_execs) = watched(exec_api);
     let (for_execs, engines_of_execs) = mpsc::unbounded_channel();
     let (for_containers, engines_of_containers) = mpsc::unbounded_channel();
-    let session_id = session.as_ref().map(|session| session.id.clone());
     let ctx: Ctx = Arc::new(Context {
         recorder: Recorder::new(client.clone(), Reporter { controller: "oncelet".into(), instance: None }),
         client: client.clone(),
@@ -97,7 +96,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         tasks: TaskTracker::new(),
         endings: Runs::default(),
         shutdown: shutdown.clone(),
-        session: session_id,
         wake,
         now,
     });

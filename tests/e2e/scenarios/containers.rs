@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
 
+use super::remote::socket_of_the_engine;
 use crate::docker::{self, Container, IMAGE, docker};
 use crate::process::eventually;
 use crate::world::{World, manifest};
@@ -263,15 +264,14 @@ struct Way {
 /// Gives the daemon a way to its engine that leads nowhere yet.
 fn away(world: &mut World) -> Way {
     let socket = world.dir.path().join("engine.sock");
-    let engine = world.engine_host().or_else(|| std::env::var("DOCKER_HOST").ok());
-    let engine = engine.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
+    let engine = socket_of_the_engine(world);
     world.daemon_env.push(("DOCKER_HOST".to_owned(), format!("unix://{}", socket.display())));
     Way { socket, engine }
 }
 
 impl Way {
     fn comes(&self) {
-        symlink(self.engine.strip_prefix("unix://").unwrap(), &self.socket).unwrap();
+        symlink(&self.engine, &self.socket).unwrap();
     }
 
     fn goes(&self) {

@@ -28,14 +28,16 @@ fn all_is_as_with_an_engine_here(world: &mut World, db: &Container) {
     assert_eq!(db.lines("/data/runs.log"), ["run"]);
 }
 
-fn socket_of_the_engine() -> String {
-    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+/// The path of the socket of the scenario's engine.
+pub(super) fn socket_of_the_engine(world: &World) -> String {
+    let host = world.engine_host().or_else(|| std::env::var("DOCKER_HOST").ok());
+    let host = host.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
     host.strip_prefix("unix://").expect("the engine of the tests listens on a socket").to_owned()
 }
 
 pub(crate) fn an_engine_behind_tls_is_like_one_here(world: &mut World) {
     let certificates = world.dir.path().join("certificates");
-    let proxy = TlsProxy::start(socket_of_the_engine().into(), &certificates);
+    let proxy = TlsProxy::start(socket_of_the_engine(world).into(), &certificates);
     let at = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let url = format!("tcp://{}", proxy.address());
     world.daemon_env = vec![
@@ -92,7 +94,7 @@ pub(crate) fn an_engine_behind_ssh_is_like_one_here(world: &mut World) {
     fs::write(file("config"), config + "StrictHostKeyChecking accept-new\nLogLevel ERROR\n").unwrap();
     fs::write(file("ssh"), format!("#!/bin/sh\nexec /usr/bin/ssh -F {} \"$@\"\n", file("config"))).unwrap();
     fs::set_permissions(file("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
-    let url = format!("ssh://root@127.0.0.1:{port}{}", socket_of_the_engine());
+    let url = format!("ssh://root@127.0.0.1:{port}{}", socket_of_the_engine(world));
     let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
     world.daemon_env = vec![("DOCKER_HOST".to_owned(), url.clone()), ("PATH".to_owned(), path)];
     world.start();
