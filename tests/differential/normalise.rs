@@ -26,6 +26,8 @@ static REPLACED: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"(ResourceVersion in [a-z ]*)\(\d+\)", "$1(<version>)"),
         (r#"(\\"resourceVersion\\":\\")\d+"#, "$1<version>"),
         (r"(resource version: )\d+, current: \d+", "$1<version>"),
+        // What kubectl's own machinery logs when a watch ends in the moment in which its patience does.
+        (r"(?m)^[EWI]\d{4} \S+ +\d+ reflector\.go:.*\n", ""),
         // Ages: alone in a cell, or in what kubectl prints, where they also decide how far columns stand apart.
         (r"\b\d+m?s\b", "<age>"),
         (r" {3,}", "  "),

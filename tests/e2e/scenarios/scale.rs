@@ -16,12 +16,17 @@ pub(crate) fn two_hundred_execs_in_four_containers_run_once_each(world: &mut Wor
         exec_manifest(&name(number), &containers[number % 4], &sh(&script))
     });
     world.apply(&list(manifests)).unwrap();
-    let statuses = eventually("all are finished", || {
-        let list: serde_json::Value =
-            serde_json::from_str(&world.kubectl(&["get", "cexec", "-o", "json"]).unwrap()).unwrap();
-        let items = list["items"].as_array().unwrap().clone();
-        items.iter().all(|item| item["status"]["state"] == "Finished").then_some(items)
-    });
+    // Each part of them has the whole patience: how long all take is the machine's and the engine's matter.
+    let mut statuses = Vec::new();
+    for enough in (20..=200).step_by(20) {
+        statuses = eventually(&format!("{enough} of 200 are finished"), || {
+            let list: serde_json::Value =
+                serde_json::from_str(&world.kubectl(&["get", "cexec", "-o", "json"]).unwrap()).unwrap();
+            let items = list["items"].as_array().unwrap().clone();
+            let finished = items.iter().filter(|item| item["status"]["state"] == "Finished").count();
+            (finished >= enough).then_some(items)
+        });
+    }
     assert_eq!(statuses.len(), 200);
     for item in statuses {
         let name = item["metadata"]["name"].as_str().unwrap();
