@@ -310,6 +310,8 @@ pub(crate) struct Logs {
 pub(crate) enum Output {
     /// For people.
     Table,
+    /// For people, with more columns.
+    Wide,
     /// JSON.
     Json,
     /// YAML.

@@ -16,6 +16,7 @@ use crate::args::Doctor;
 use crate::daemon::client_from;
 use crate::output;
 use crate::paths::Paths;
+use crate::table::{Cell, Table};
 
 /// How long something may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,11 +44,11 @@ enum Verdict {
 }
 
 impl Verdict {
-    fn as_str(self) -> &'static str {
+    fn cell(self) -> Cell {
         match self {
-            Self::Ok => "ok",
-            Self::None => "-",
-            Self::Problem => "PROBLEM",
+            Self::Ok => "ok".into(),
+            Self::None => "-".into(),
+            Self::Problem => Cell::loud("PROBLEM"),
         }
     }
 }
@@ -75,11 +76,11 @@ pub(crate) async fn run(args: Doctor) -> Result<()> {
     findings.push(kubectl().await);
     let problems = findings.iter().filter(|finding| finding.verdict == Verdict::Problem).count();
     if !output::structured(&findings, args.output)? {
-        let rows: Vec<_> = findings
-            .iter()
-            .map(|finding| [finding.about.to_owned(), finding.verdict.as_str().to_owned(), finding.what.clone()])
-            .collect();
-        output::table(["CHECK", "RESULT", "FINDING"], &rows)?;
+        let mut table = Table::new(vec!["CHECK", "RESULT", "FINDING"]).with_sentences_last();
+        for finding in &findings {
+            table.row(vec![finding.about.into(), finding.verdict.cell(), finding.what.as_str().into()]);
+        }
+        table.print()?;
         for finding in &findings {
             if let Some(advice) = &finding.advice {
                 println!("\n{}: {advice}", finding.about);

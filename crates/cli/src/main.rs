@@ -14,6 +14,7 @@ mod paths;
 mod runs;
 mod session;
 mod stamps;
+mod table;
 mod wait;
 
 use std::process::ExitCode;
@@ -33,7 +34,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", output::one_line(&error));
+            let loud = table::LOUD;
+            anstream::eprintln!("{loud}error:{loud:#} {}", output::one_line(&error));
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-//! Printing: tables, JSON, YAML, errors.
+//! Printing: JSON, YAML, errors.
 
 use std::io::{ErrorKind, Write};
 
@@ -8,36 +8,11 @@ use serde::Serialize;
 
 use crate::args::Output;
 
-/// Prints a table: upper-case headings, columns three spaces apart, as kubectl does.
-pub(crate) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Result<()> {
-    let mut widths = headings.map(str::len);
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = std::io::stdout().lock();
-    let mut line = |cells: [&str; N]| -> Result<()> {
-        let mut text = String::new();
-        for (cell, width) in cells.iter().zip(widths) {
-            text.push_str(cell);
-            text.extend(std::iter::repeat_n(' ', width + 3 - cell.chars().count()));
-        }
-        writeln!(out, "{}", text.trim_end())?;
-        Ok(())
-    };
-    line(headings)?;
-    for row in rows {
-        line(row.each_ref().map(String::as_str))?;
-    }
-    Ok(())
-}
-
 /// Prints `value` as JSON or YAML; false where a table is asked for.
 pub(crate) fn structured<T: Serialize>(value: &T, output: Output) -> Result<bool> {
     let mut out = std::io::stdout().lock();
     match output {
-        Output::Table => return Ok(false),
+        Output::Table | Output::Wide => return Ok(false),
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(value)?)?,
         Output::Yaml => write!(out, "{}", with_end(serde_saphyr::to_string(value)?))?,
     }

@@ -10,10 +10,11 @@ use oncelet_core::{Capture, Outcome, RunId, RunRecord, RunState, Shown};
 use oncelet_store::{Filter, LogSummary, Logs, Store};
 use serde::Serialize;
 
-use crate::args::{DataDir, Runs, RunsList, RunsShow};
+use crate::args::{DataDir, Output, Runs, RunsList, RunsShow};
 use crate::clock::now;
 use crate::output::{self, age};
 use crate::paths::Paths;
+use crate::table::{Cell, Table};
 
 /// Runs one of the subcommands.
 pub(crate) async fn run(command: Runs) -> Result<()> {
@@ -41,23 +42,51 @@ async fn list(args: RunsList) -> Result<()> {
         eprintln!("No runs are recorded.");
         return Ok(());
     }
-    let now = now();
-    let rows: Vec<_> = records
-        .iter()
-        .map(|record| {
-            let (started, finished) = times(&record.state);
-            [
-                record.id.to_string(),
-                record.key.name.to_string(),
-                format!("{} ({})", record.container_name, short(&record.container_id)),
-                record.state.name().to_owned(),
-                exit_code(&record.state),
-                started.zip(finished).map(|(from, to)| took(from, to)).unwrap_or_default(),
-                age(record.claimed_at, now),
-            ]
-        })
-        .collect();
-    output::table(["RUN", "NAME", "CONTAINER", "STATE", "EXIT", "DURATION", "AGE"], &rows)
+    table(&records, args.output == Output::Wide, now()).print()
+}
+
+fn table(records: &[RunRecord], wide: bool, now: Timestamp) -> Table {
+    const COLUMNS: [&str; 7] = ["RUN", "NAME", "CONTAINER", "STATE", "EXIT", "DURATION", "AGE"];
+    const MORE: [&str; 4] = ["CAPTURE", "ENGINE", "CONTAINER ID", "COMMAND"];
+    let mut table = Table::new(if wide { [&COLUMNS[..], &MORE].concat() } else { COLUMNS.to_vec() });
+    for record in records {
+        let (started, finished) = times(&record.state);
+        let mut cells = vec![
+            record.id.to_string().into(),
+            record.key.name.as_str().into(),
+            format!("{} ({})", record.container_name, short(&record.container_id)).into(),
+            state(&record.state),
+            exit_cell(&record.state),
+            started.zip(finished).map(|(from, to)| took(from, to)).unwrap_or_default().into(),
+            age(record.claimed_at, now).into(),
+        ];
+        if wide {
+            let words = record.effective.args.iter().map(|arg| arg.text.as_str());
+            let command = std::iter::once(record.program.command.as_str()).chain(words).collect::<Vec<_>>().join(" ");
+            cells.extend([
+                record.capture.name().into(),
+                record.engine.as_str().into(),
+                record.container_id.as_str().into(),
+                // A script has lines, a row is one.
+                command.replace('\n', "\\n").into(),
+            ]);
+        }
+        table.row(cells);
+    }
+    table
+}
+
+fn state(state: &RunState) -> Cell {
+    match state {
+        RunState::Ended { outcome, .. } if outcome.exit_code().is_none() => Cell::loud(state.name()),
+        RunState::Ended { .. } => state.name().into(),
+        RunState::Claimed | RunState::Starting { .. } | RunState::Running { .. } => Cell::busy(state.name()),
+    }
+}
+
+fn exit_cell(state: &RunState) -> Cell {
+    let code = exit_code(state);
+    if ["", "0"].contains(&code.as_str()) { code.into() } else { Cell::loud(code) }
 }
 
 /// A run and what is known of its output, as `-o json` prints it.

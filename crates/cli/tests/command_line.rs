@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn oncelet(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_oncelet")).args(args).env_remove("DOCKER_HOST").output().unwrap()
@@ -76,4 +76,29 @@ fn the_doctor_says_what_is_missing_and_what_to_do() {
     let findings: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!(findings[0]["about"], "oncelet");
     assert!(!data_dir.exists(), "it only looks");
+}
+
+/// Colours are for eyes: on a terminal, where `NO_COLOR` does not ask for none; never in what another program reads.
+#[test]
+fn failures_are_coloured_on_a_terminal_alone() {
+    let on_terminal = |line: &str, no_color: Option<&str>| {
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", line, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null());
+        script.env_remove("NO_COLOR").env_remove("CLICOLOR").envs(no_color.map(|value| ("NO_COLOR", value)));
+        script.output()
+    };
+    if !on_terminal("true", None).is_ok_and(|output| output.status.success()) {
+        eprintln!("\n*** SKIPPED: colours on a terminal\n*** because script(1) makes none here");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = ["doctor", "--engine", "unix:///nowhere.sock", "--data-dir", dir.path().to_str().unwrap()];
+    let line = format!("{} {}", env!("CARGO_BIN_EXE_oncelet"), arguments.join(" "));
+    let coloured = text(&on_terminal(&line, None).unwrap().stdout);
+    assert!(coloured.contains("PROBLEM") && coloured.contains("\u{1b}[31m"), "{coloured}");
+    assert!(coloured.lines().any(|line| line.contains("oncelet") && !line.contains('\u{1b}')), "{coloured}");
+    let plain = text(&on_terminal(&line, Some("1")).unwrap().stdout);
+    assert!(plain.contains("PROBLEM") && !plain.contains('\u{1b}'), "{plain}");
+    let piped = oncelet(&arguments);
+    assert!(!text(&[piped.stdout, piped.stderr].concat()).contains('\u{1b}'));
 }

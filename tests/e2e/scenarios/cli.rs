@@ -17,6 +17,9 @@ pub(crate) fn runs_and_logs_are_there_for_people_and_for_programs(world: &mut Wo
     let table = world.oncelet(&["runs", "list"]).unwrap();
     let row = table.lines().find(|line| line.contains("/seed")).unwrap();
     assert!(table.starts_with("RUN ") && row.contains("Finished") && row.contains(&db.name), "{table}");
+    let wide = world.oncelet(&["runs", "list", "-o", "wide"]).unwrap();
+    let row = wide.lines().find(|line| line.contains("/seed")).unwrap();
+    assert!(row.contains(&db.id()) && row.contains("echo out; echo err >&2; exit 4"), "{wide}");
     let list: Value = serde_json::from_str(&world.oncelet(&["runs", "list", "-o", "json"]).unwrap()).unwrap();
     assert_eq!(list[0]["id"], status["runId"]);
 

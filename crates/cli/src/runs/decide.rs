@@ -9,8 +9,8 @@ use oncelet_store::Store;
 use super::{find, short};
 use crate::args::{RunsForget, RunsGc, RunsMark};
 use crate::clock::now;
-use crate::output;
 use crate::paths::Paths;
+use crate::table::Table;
 
 /// The store, to change it. Daemons may use it meanwhile.
 async fn open(data: crate::args::DataDir) -> Result<Store> {
@@ -89,16 +89,15 @@ pub(super) async fn gc(args: RunsGc) -> Result<()> {
         eprintln!("No runs in containers of this engine are recorded.");
         return Ok(());
     }
-    let rows: Vec<_> = collected
-        .iter()
-        .map(|one| {
-            let fate = match one.fate {
-                Fate::Present => "kept: the container is there".to_owned(),
-                Fate::Absent { since } => format!("kept: the container is gone since {since:.0}, not for an hour yet"),
-                Fate::Forgotten => "forgotten: the container is gone".to_owned(),
-            };
-            [format!("{} ({})", one.name, short(&one.container_id)), one.runs.to_string(), fate]
-        })
-        .collect();
-    output::table(["CONTAINER", "RUNS", "WHAT"], &rows)
+    let mut table = Table::new(vec!["CONTAINER", "RUNS", "WHAT"]).with_sentences_last();
+    for one in &collected {
+        let fate = match one.fate {
+            Fate::Present => "kept: the container is there".to_owned(),
+            Fate::Absent { since } => format!("kept: the container is gone since {since:.0}, not for an hour yet"),
+            Fate::Forgotten => "forgotten: the container is gone".to_owned(),
+        };
+        let container = format!("{} ({})", one.name, short(&one.container_id));
+        table.row(vec![container.into(), one.runs.to_string().into(), fate.into()]);
+    }
+    table.print()
 }
