@@ -93,10 +93,10 @@ impl Table {
                 let cell = if whole { cell.to_owned() } else { cut(cell, widths[at]) };
                 if !cell.is_empty() {
                     text.extend(std::iter::repeat_n(' ', pad));
-                    text.push_str(&format!("{style}{cell}{style:#}"));
                     pad = 0;
                 }
                 pad += widths[at].saturating_sub(cell.width()) + GAP;
+                text.extend([style.render().to_string(), cell, style.render_reset().to_string()]);
             }
             text.push('\n');
         };
