@@ -54,7 +54,7 @@ fn table(records: &[RunRecord], wide: bool, now: Timestamp) -> Table {
         let mut cells = vec![
             record.id.to_string().into(),
             record.key.name.as_str().into(),
-            format!("{} ({})", record.container_name, short(&record.container_id)).into(),
+            container(&record.container_name, &record.container_id).into(),
             state(&record.state),
             exit_cell(&record.state),
             started.zip(finished).map(|(from, to)| took(from, to)).unwrap_or_default().into(),
@@ -67,8 +67,7 @@ fn table(records: &[RunRecord], wide: bool, now: Timestamp) -> Table {
                 record.capture.name().into(),
                 record.engine.as_str().into(),
                 record.container_id.as_str().into(),
-                // A script has lines, a row is one.
-                command.replace('\n', "\\n").into(),
+                on_one_line(&command).into(),
             ]);
         }
         table.row(cells);
@@ -166,7 +165,7 @@ fn capture(capture: &Capture) -> String {
 
 fn lines(values: impl Iterator<Item = String>) -> String {
     // Under the first line of a field, whose name takes 13 columns.
-    values.map(|value| value.replace('\n', "\\n")).collect::<Vec<_>>().join("\n             ")
+    values.map(|value| on_one_line(&value)).collect::<Vec<_>>().join("\n             ")
 }
 
 fn bytes(log: &LogSummary) -> String {
@@ -221,6 +220,16 @@ fn message(state: &RunState) -> &str {
 
 fn took(from: Timestamp, to: Timestamp) -> String {
     format!("{:.3}s", to.duration_since(from).as_secs_f64().max(0.0))
+}
+
+/// A script has lines, a row or a field's value is one.
+fn on_one_line(text: &str) -> String {
+    text.replace('\n', "\\n")
+}
+
+/// A container as people see it.
+fn container(name: &str, id: &str) -> String {
+    format!("{name} ({})", short(id))
 }
 
 pub(crate) fn short(id: &str) -> &str {

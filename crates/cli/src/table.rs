@@ -43,14 +43,14 @@ impl<T: Into<String>> From<T> for Cell {
 
 /// Rows under headings.
 pub(crate) struct Table {
-    headings: Vec<&'static str>,
+    /// The first one holds the headings.
     rows: Vec<Vec<Cell>>,
     last_is_whole: bool,
 }
 
 impl Table {
     pub(crate) fn new(headings: Vec<&'static str>) -> Self {
-        Self { headings, rows: Vec::new(), last_is_whole: false }
+        Self { rows: vec![headings.into_iter().map(Cell::from).collect()], last_is_whole: false }
     }
 
     /// Sentences stand in the last column: they are never cut.
@@ -60,7 +60,7 @@ impl Table {
     }
 
     pub(crate) fn row(&mut self, cells: Vec<Cell>) {
-        debug_assert_eq!(cells.len(), self.headings.len());
+        debug_assert_eq!(cells.len(), self.rows[0].len());
         self.rows.push(cells);
     }
 
@@ -74,7 +74,7 @@ impl Table {
 
     /// As it is printed where lines have `available` columns.
     fn render(&self, available: Option<usize>) -> String {
-        let mut widths: Vec<_> = self.headings.iter().map(|heading| heading.width()).collect();
+        let mut widths = vec![0; self.rows[0].len()];
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.text.width());
@@ -86,23 +86,18 @@ impl Table {
             fit(&mut widths[..cut], available);
         }
         let mut text = String::new();
-        let mut line = |cells: &mut dyn Iterator<Item = (&str, Style)>| {
+        for row in &self.rows {
             let mut pad = 0;
-            for (at, (cell, style)) in cells.enumerate() {
-                let whole = self.last_is_whole && at + 1 == widths.len();
-                let cell = if whole { cell.to_owned() } else { cut(cell, widths[at]) };
+            for (Cell { text: whole, style }, width) in row.iter().zip(&widths) {
+                let cell = cut(whole, *width);
                 if !cell.is_empty() {
                     text.extend(std::iter::repeat_n(' ', pad));
                     pad = 0;
                 }
-                pad += widths[at].saturating_sub(cell.width()) + GAP;
+                pad += width.saturating_sub(cell.width()) + GAP;
                 text.extend([style.render().to_string(), cell, style.render_reset().to_string()]);
             }
             text.push('\n');
-        };
-        line(&mut self.headings.iter().map(|heading| (*heading, Style::new())));
-        for row in &self.rows {
-            line(&mut row.iter().map(|cell| (cell.text.as_str(), cell.style)));
         }
         text
     }

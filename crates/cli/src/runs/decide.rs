@@ -6,7 +6,7 @@ use oncelet_core::{Capture, RunRecord};
 use oncelet_engine::{ContainerId, Engine, ErrorKind};
 use oncelet_store::Store;
 
-use super::{find, short};
+use super::{container, find};
 use crate::args::{RunsForget, RunsGc, RunsMark};
 use crate::clock::now;
 use crate::paths::Paths;
@@ -61,7 +61,7 @@ async fn forget_in_container(engine: &Engine, record: &RunRecord) -> Result<()> 
         return Ok(());
     }
     let id: ContainerId = record.container_id.parse()?;
-    let container = format!("container {} ({})", record.container_name, short(&record.container_id));
+    let container = format!("container {}", container(&record.container_name, &record.container_id));
     if engine.container(id.as_str()).await?.is_none() {
         // What it remembered went with it.
         return Ok(());
@@ -96,8 +96,7 @@ pub(super) async fn gc(args: RunsGc) -> Result<()> {
             Fate::Absent { since } => format!("kept: the container is gone since {since:.0}, not for an hour yet"),
             Fate::Forgotten => "forgotten: the container is gone".to_owned(),
         };
-        let container = format!("{} ({})", one.name, short(&one.container_id));
-        table.row(vec![container.into(), one.runs.to_string().into(), fate.into()]);
+        table.row(vec![container(&one.name, &one.container_id).into(), one.runs.to_string().into(), fate.into()]);
     }
     table.print()
 }
