@@ -145,6 +145,10 @@ fn watch(place: &Place, terms: &Terms, begun: &Begun) -> ExitCode {
     let finished_us = clock::now_us();
     let elapsed = begun.at.elapsed();
     drop(over);
+    let stopped = disk::read_stopped(place);
+    if stopped.is_some() {
+        stop::end_children(place);
+    }
     for stream in Stream::ALL {
         if let Ok(log) = disk::open_log(place, stream) {
             let _ = log.sync_all();
@@ -157,7 +161,7 @@ fn watch(place: &Place, terms: &Terms, begun: &Begun) -> ExitCode {
         end: status,
         stdout_bytes: disk::length(place, Stream::Stdout),
         stderr_bytes: disk::length(place, Stream::Stderr),
-        stopped: disk::read_stopped(place),
+        stopped,
     };
     // Room was kept for it. Where even that does not help, it is tried as long as somebody may make room.
     while disk::write(place, file::EXIT, &exit).is_err() {

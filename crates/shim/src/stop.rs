@@ -12,6 +12,8 @@ use crate::{clock, disk, process, tell};
 
 /// How long between two looks at processes that end by themselves or not at all.
 const LOOK: Duration = Duration::from_millis(10);
+/// After how long a process that does not end at SIGKILL is left alone.
+const HUNG: Duration = Duration::from_secs(5);
 
 /// Ends the program of `place`, as somebody outside asks.
 pub(crate) fn stop(place: &Place, by: StopReason, grace_seconds: u64) -> Result<ExitCode, String> {
@@ -35,6 +37,22 @@ pub(crate) fn ask(place: &Place, by: StopReason) -> std::io::Result<()> {
         return Ok(());
     }
     disk::write(place, file::STOP, &Stopped { by, at_us: clock::now_us() })
+}
+
+/// Ends what is left of a program that is over, as its supervisor does before it goes: without it, nobody could tell any
+/// more whose children these were. What cannot be killed, in the middle of a hung disk's I/O, keeps no outcome waiting.
+pub(crate) fn end_children(place: &Place) {
+    let deadline = Instant::now() + HUNG;
+    while Instant::now() < deadline {
+        let left = process::left_of(&disk::read_record(place));
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            process::signal(pid, Signal::KILL);
+        }
+        sleep(LOOK);
+    }
 }
 
 /// Ends whatever there is, and returns when nothing is left.

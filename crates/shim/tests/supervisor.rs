@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use oncelet_shim::frame::{Decoder, Frame};
 use oncelet_shim::{End, Exit, ORDER_VARIABLE, Order, Place, STORED, StopReason, Stream, Task, file};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// A container's disk.
@@ -262,6 +263,29 @@ fn a_stop_reaches_children_in_other_sessions() {
     assert_eq!((exit(&frames).end, code), (End::Signal(15), Some(143)));
     assert_eq!(exit(&frames).stopped.as_ref().map(|it| it.by), Some(StopReason::Stop));
     let left = Command::new("pgrep").args(["-f", marker.to_str().unwrap()]).output().unwrap();
+    assert!(left.stdout.is_empty(), "something of it runs: {}", String::from_utf8_lossy(&left.stdout));
+}
+
+#[test]
+fn children_do_not_outlive_a_stopped_program_however_slow_the_one_who_stops_it() {
+    let disk = Disk::new();
+    let (up, asked) = (disk.0.path().join("up"), disk.0.path().join("asked"));
+    let script = format!(
+        "setsid sh -c 'trap \"\" TERM; touch {up}; while :; do sleep 0.05; done' & trap 'touch {asked}; sleep 0.5; exit 3' TERM; wait",
+        up = up.display(),
+        asked = asked.display()
+    );
+    let supervisor = spawn(disk.run("a"), &["/bin/sh", "-c", &script]);
+    eventually("the child is up", || up.exists().then_some(()));
+    let stopper = spawn(Task::Stop { place: disk.place("a"), by: StopReason::Stop, grace_seconds: 60 }, &[]);
+    let pid = Pid::from_child(&stopper);
+    eventually("the program is asked to end", || asked.exists().then_some(()));
+    kill_process(pid, Signal::STOP).unwrap();
+    // Its outcome is taken, so it goes, and with it what tells whose children they are.
+    assert_eq!(exit(&listen(supervisor).0).end, End::Code(3));
+    kill_process(pid, Signal::CONT).unwrap();
+    assert_eq!(listen(stopper).0, [Frame::Done]);
+    let left = Command::new("pgrep").args(["-f", up.to_str().unwrap()]).output().unwrap();
     assert!(left.stdout.is_empty(), "something of it runs: {}", String::from_utf8_lossy(&left.stdout));
 }
 
