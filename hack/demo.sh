@@ -83,7 +83,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/oncelet-demo.XXXXXX")
 
 start_up() {
 	typed "oncelet up &"
-	oncelet up --listen 127.0.0.1:0 >>"$work/oncelet.log" 2>&1 &
+	oncelet up --listen 127.0.0.1:0 --page 127.0.0.1:0 >>"$work/oncelet.log" 2>&1 &
 	up_pid=$!
 	for _ in {1..150}; do
 		kill -0 "$up_pid" 2>/dev/null || die 'oncelet up ended'

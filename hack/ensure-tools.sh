@@ -41,6 +41,15 @@ if [[ ${1:-} == --tests && ! -x /usr/sbin/sshd ]]; then
 	fi
 fi
 
+# The tests of the page look at it with it.
+if [[ ${1:-} == --tests ]] && ! { have chromium && have chromedriver; }; then
+	if on_debian; then
+		apt_install chromium chromium-driver
+	else
+		warn 'there is no chromium with its chromedriver; the tests of the page are skipped'
+	fi
+fi
+
 # The tests of the store record its writes with it.
 if [[ ${1:-} == --tests ]] && ! have strace; then
 	if on_debian; then

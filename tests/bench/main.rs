@@ -87,7 +87,16 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 fn start_up(binary: &Path, dir: &TempDir) -> Process {
     let kubeconfig = dir.path().join("kubeconfig");
     let mut command = Command::new(binary);
-    command.args(["up", "--listen", "127.0.0.1:0", "--engine", "unix:///nonexistent/engine.sock", "--kubeconfig"]);
+    command.args([
+        "up",
+        "--listen",
+        "127.0.0.1:0",
+        "--page",
+        "127.0.0.1:0",
+        "--engine",
+        "unix:///nonexistent/engine.sock",
+        "--kubeconfig",
+    ]);
     command.arg(&kubeconfig).arg("--data-dir").arg(dir.path().join("data"));
     let up = Process::spawn("oncelet", command, &dir.path().join("oncelet.log"));
     eventually("oncelet up takes requests", || {

@@ -4,6 +4,7 @@
 //! A part that cannot run here says so loudly, and is counted as ignored, never as passed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod browser;
 mod docker;
 mod process;
 mod scenarios;
@@ -72,6 +73,11 @@ fn trials_of(scenario: &Scenario, real: Option<&Arc<KubeApiserver>>, has_engine:
         }
         missing.is_none()
     };
+    let no_browser = scenario.needs_browser().then(browser::problem).flatten();
+    if let Some(problem) = no_browser.as_ref().filter(|_| has_engine) {
+        skipped(name, problem);
+    }
+    let has_engine = has_engine && no_browser.is_none();
     let here = has_engine && has_image(None) && (!scenario.needs_podman() || podman().is_some());
     let mut trials = vec![
         Trial::test(format!("embedded::{name}"), move || guarded(run, Server::Embedded, None)).with_ignored_flag(!here),

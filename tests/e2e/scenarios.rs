@@ -6,6 +6,7 @@ mod database;
 mod inputs;
 mod made;
 mod once;
+mod page;
 mod people;
 mod rejected;
 mod remote;
@@ -35,6 +36,7 @@ impl Scenario {
             "an_engine_behind_tls_is_like_one_here",
             "an_engine_behind_ssh_is_like_one_here",
             "one_daemon_works_with_docker_and_podman",
+            "the_page_works_with_five_thousand_objects",
         ]
         .contains(&self.name)
     }
@@ -42,6 +44,11 @@ impl Scenario {
     /// Whether it needs both engines.
     pub(crate) fn needs_podman(&self) -> bool {
         self.name == "one_daemon_works_with_docker_and_podman"
+    }
+
+    /// Whether it looks at the page.
+    pub(crate) fn needs_browser(&self) -> bool {
+        self.name.starts_with("the_page_")
     }
 
     /// The image that it needs beside the usual one.
@@ -60,6 +67,8 @@ impl Scenario {
             "one_daemon_works_with_docker_and_podman",
         ]
         .contains(&self.name)
+            // The page knows nothing of engines.
+            || self.needs_browser()
     }
 }
 
@@ -71,6 +80,12 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    page::{
+        the_page_shows_what_goes_on_and_what_was_written,
+        the_page_reruns_stops_and_forgets_after_asking,
+        the_page_goes_on_after_a_restart_and_shows_what_was_restored,
+        the_page_works_with_five_thousand_objects,
+    },
     once::{
         a_program_runs_once_across_restarts_of_everything,
         a_recreated_container_gets_one_more_run,

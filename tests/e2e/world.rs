@@ -28,6 +28,8 @@ pub(crate) struct World {
     store_of: Option<PathBuf>,
     /// The engine, where it is not the usual one.
     engine_host: Option<String>,
+    /// Where the page is served.
+    pub page: String,
     /// What the daemon takes beside the usual.
     pub daemon_args: Vec<String>,
     /// What is in its environment beside the usual.
@@ -54,6 +56,7 @@ impl World {
             daemon: None,
             store_of: None,
             engine_host: None,
+            page: "127.0.0.1:0".to_owned(),
             daemon_args: Vec::new(),
             daemon_env: Vec::new(),
             expects_trouble: false,
@@ -72,7 +75,7 @@ impl World {
         matches!(self.server, Server::Embedded)
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         match &self.server {
             Server::Embedded => self.dir.path().join("kubeconfig"),
             Server::Real(server) => server.kubeconfig().to_owned(),
@@ -91,10 +94,13 @@ impl World {
         let mut command = Command::new(oncelet_path());
         match &self.server {
             // A free port at each start: a restart must not depend on the old one being free again.
-            Server::Embedded => {
-                command.args(["up", "--listen", "127.0.0.1:0"]).arg("--kubeconfig").arg(self.kubeconfig())
+            Server::Embedded => command
+                .args(["up", "--listen", "127.0.0.1:0", "--page", &self.page])
+                .arg("--kubeconfig")
+                .arg(self.kubeconfig()),
+            Server::Real(server) => {
+                command.args(["controller", "--page", &self.page]).arg("--kubeconfig").arg(server.kubeconfig())
             }
-            Server::Real(server) => command.arg("controller").arg("--kubeconfig").arg(server.kubeconfig()),
         };
         command.arg("--data-dir").arg(self.data_dir()).args(&self.daemon_args);
         command.env("ONCELET_LOG", "info,oncelet_controller=debug").env_remove("KUBECONFIG");

@@ -26,7 +26,7 @@ pub(crate) struct App {
     registry: RwLock<Arc<Registry>>,
     /// Held while the registry is read from the store and put in place, so that an older state never wins.
     rebuilding: Mutex<()>,
-    token: Token,
+    pub(crate) token: Token,
     /// What somebody else answers for.
     parts: Vec<Part>,
     clock: fn() -> Timestamp,

@@ -12,7 +12,7 @@ pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Writes a file that only its owner reads. A reader sees the old content or the new, never a part.
-pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), uuid::Uuid::new_v4().simple()));
     let written = (|| {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use oncelet_engine::Endpoint;
 
+use crate::page::PageAddress;
+
 /// Runs programs inside containers at most once, and remembers what came of it.
 #[derive(Parser)]
 #[command(name = "oncelet", version, about, max_term_width = 100)]
@@ -61,6 +63,11 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  \
         oncelet explain seed-database")]
     Explain(Explain),
+    /// Print the address of the page that a daemon serves, with the token that lets a browser in
+    #[command(after_help = "Examples:\n  \
+        oncelet page\n  \
+        xdg-open \"$(oncelet page)\"")]
+    Page(Page),
     /// Print a script that completes oncelet's commands in a shell
     #[command(after_help = "Examples:\n  \
         oncelet completions bash > /etc/bash_completion.d/oncelet")]
@@ -139,6 +146,12 @@ pub(crate) struct Exec {
 }
 
 #[derive(ClapArgs)]
+pub(crate) struct Page {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(ClapArgs)]
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) data: DataDir,
@@ -161,6 +174,9 @@ pub(crate) struct Up {
     /// The address of the API server; port 0 takes a free one
     #[arg(long, env = "ONCELET_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7643")]
     pub(crate) listen: SocketAddr,
+    /// The address of the page to look at, in plain HTTP and so on this machine; port 0 takes a free one, off serves none
+    #[arg(long, env = "ONCELET_PAGE", value_name = "ADDRESS", default_value = "127.0.0.1:7644")]
+    pub(crate) page: PageAddress,
 }
 
 #[derive(ClapArgs)]
@@ -170,6 +186,9 @@ pub(crate) struct Controller {
     /// The cluster's kubeconfig [default: as kubectl, or the service account in a pod]
     #[arg(long, env = "ONCELET_KUBECONFIG", value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// Serve a page to look at, in plain HTTP and so on this machine; port 0 takes a free one
+    #[arg(long, env = "ONCELET_PAGE", value_name = "ADDRESS", default_value = "off")]
+    pub(crate) page: PageAddress,
 }
 
 /// What both daemons take.

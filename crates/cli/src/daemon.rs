@@ -15,6 +15,8 @@ use crate::clock::now;
 use crate::log_part;
 use crate::logging;
 use crate::objects::config_from;
+use crate::output::one_line;
+use crate::page::{self, PageAddress};
 use crate::paths::Paths;
 use crate::session::Session;
 
@@ -37,7 +39,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
         now,
     })
     .await?;
-    let url = server.url();
+    let (url, token) = (server.url(), server.token().to_owned());
     // The server outlives the controller, whose last writes it still takes.
     let server_shutdown = CancellationToken::new();
     let serving = tokio::spawn(server.serve(server_shutdown.clone()));
@@ -45,7 +47,8 @@ pub(crate) async fn up(args: Up) -> Result<()> {
     let client = client_from(&kubeconfig).await?;
     let session = Session::begin(&paths.sessions())?;
     tokio::spawn(Session::clear_earlier(paths.sessions(), engine.clone()));
-    print_welcome(&url, &kubeconfig, &paths, &engine).await;
+    let page = serve_page(args.page, &client, &engine, &paths, Some(token), &shutdown).await;
+    print_welcome(&url, page.as_deref(), &kubeconfig, &paths, &engine).await;
     let result = run_controller(client, engine.clone(), &paths, Some(session.for_controller()), shutdown).await;
     session.end(&engine).await;
     server_shutdown.cancel();
@@ -61,6 +64,7 @@ pub(crate) async fn controller(args: Controller) -> Result<()> {
         Some(path) => client_from(path).await?,
         None => Client::try_default().await.context("no kubeconfig was found; say where with --kubeconfig")?,
     };
+    serve_page(args.page, &client, &engine, &paths, None, &shutdown).await;
     // Its objects outlive it, and so do their containers.
     run_controller(client, engine, &paths, None, shutdown).await
 }
@@ -88,6 +92,28 @@ async fn run_controller(
     oncelet_controller::run(config, shutdown).await?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Serves the page where it is wanted, and returns its address. Runs go on without it.
+async fn serve_page(
+    address: PageAddress,
+    client: &Client,
+    engine: &Engine,
+    paths: &Paths,
+    token: Option<String>,
+    shutdown: &CancellationToken,
+) -> Option<String> {
+    let PageAddress::At(address) = address else { return None };
+    match page::serve(address, client.clone(), engine.clone(), paths, token, shutdown.clone()).await {
+        Ok(url) => {
+            tracing::info!("the page is at {url}; the command oncelet page prints how to get in");
+            Some(url)
+        }
+        Err(error) => {
+            tracing::warn!("{}", one_line(&error));
+            None
+        }
+    }
 }
 
 pub(crate) async fn client_from(kubeconfig: &Path) -> Result<Client> {
@@ -120,7 +146,7 @@ fn shutdown_on_signal() -> Result<CancellationToken> {
     Ok(shutdown)
 }
 
-async fn print_welcome(url: &str, kubeconfig: &Path, paths: &Paths, engine: &Engine) {
+async fn print_welcome(url: &str, page: Option<&str>, kubeconfig: &Path, paths: &Paths, engine: &Engine) {
     let engine = match engine.info().await {
         Ok(info) => format!("{} {:?} {}", engine.endpoint(), info.product, info.version),
         Err(_) => format!("{} does not answer yet", engine.endpoint()),
@@ -129,6 +155,7 @@ async fn print_welcome(url: &str, kubeconfig: &Path, paths: &Paths, engine: &Eng
         "oncelet {version} is up.
 
   API server  {url}
+  page        {page}
   kubeconfig  {kubeconfig}
   run store   {store}
   engine      {engine}
@@ -141,6 +168,7 @@ Next, in another terminal:
 
 Ctrl-C ends it. What ran stays remembered.",
         version = env!("CARGO_PKG_VERSION"),
+        page = page.map_or("none".to_owned(), |page| format!("{page} (oncelet page prints the way in)")),
         kubeconfig = kubeconfig.display(),
         store = paths.store().display(),
     );

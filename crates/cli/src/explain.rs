@@ -30,10 +30,14 @@ pub(crate) async fn run(args: Explain) -> Result<()> {
     for line in tell(&exec, &status, record.as_ref()) {
         writeln!(out, "{line}")?;
     }
+    if status.state.is_some_and(|state| !matches!(state, ExecState::Waiting | ExecState::Running)) {
+        writeln!(out, "To run it once more: oncelet rerun {}", args.name)?;
+    }
     Ok(())
 }
 
-fn tell(exec: &ContainerExec, status: &ContainerExecStatus, record: Option<&RunRecord>) -> Vec<String> {
+/// The story of an object, a sentence a line.
+pub(crate) fn tell(exec: &ContainerExec, status: &ContainerExecStatus, record: Option<&RunRecord>) -> Vec<String> {
     let name = exec.name_any();
     let mut lines = vec![what_happened(&name, status)];
     if let Some(message) = status.message.as_ref().filter(|message| !lines[0].contains(*message)) {
@@ -48,9 +52,6 @@ fn tell(exec: &ContainerExec, status: &ContainerExecStatus, record: Option<&RunR
         if in_the_way && condition.status == "False" && !lines.iter().any(|line| line.contains(&condition.message)) {
             lines.push(format!("{} is False ({}): {}", condition.type_, condition.reason, condition.message));
         }
-    }
-    if status.state.is_some_and(|state| !matches!(state, ExecState::Waiting | ExecState::Running)) {
-        lines.push(format!("To run it once more: oncelet rerun {name}"));
     }
     lines
 }

@@ -10,6 +10,7 @@ mod logging;
 mod logs;
 mod objects;
 mod output;
+mod page;
 mod paths;
 mod runs;
 mod session;
@@ -56,6 +57,7 @@ async fn run(args: Args) -> Result<ExitCode> {
             clap_complete::generate(shell, &mut Args::command(), "oncelet", &mut std::io::stdout());
             Ok(())
         }
+        Command::Page(args) => page::print_address(args),
         Command::Doctor(args) => doctor::run(args).await,
     }?;
     Ok(ExitCode::SUCCESS)

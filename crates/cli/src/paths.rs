@@ -37,6 +37,16 @@ impl Paths {
         self.data_dir.join("apiserver")
     }
 
+    /// Where the page was last served, with its token.
+    pub(crate) fn page(&self) -> PathBuf {
+        self.data_dir.join("page.json")
+    }
+
+    /// The page's token where the API server is not ours.
+    pub(crate) fn page_token(&self) -> PathBuf {
+        self.data_dir.join("page-token")
+    }
+
     /// The kubeconfig of the embedded API server.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.data_dir.join("kubeconfig")

@@ -1,6 +1,6 @@
 //! `oncelet runs`: what the store remembers.
 
-mod decide;
+pub(crate) mod decide;
 
 use std::io::Write;
 
@@ -192,7 +192,8 @@ pub(crate) async fn find(store: &Store, wanted: &str) -> Result<RunRecord> {
     Ok(latest.clone())
 }
 
-fn times(state: &RunState) -> (Option<Timestamp>, Option<Timestamp>) {
+/// When a program was started, and when it ended.
+pub(crate) fn times(state: &RunState) -> (Option<Timestamp>, Option<Timestamp>) {
     match state {
         RunState::Claimed | RunState::Starting { .. } => (None, None),
         RunState::Running { started_at, .. } => (Some(*started_at), None),
@@ -200,14 +201,16 @@ fn times(state: &RunState) -> (Option<Timestamp>, Option<Timestamp>) {
     }
 }
 
-fn exit_code(state: &RunState) -> String {
+/// A program's exit code, where it has one.
+pub(crate) fn exit_code(state: &RunState) -> String {
     match state {
         RunState::Ended { outcome, .. } => outcome.exit_code().map(|code| code.to_string()).unwrap_or_default(),
         _ => String::new(),
     }
 }
 
-fn message(state: &RunState) -> &str {
+/// Why a run did not end well.
+pub(crate) fn message(state: &RunState) -> &str {
     match state {
         RunState::Ended {
             outcome:

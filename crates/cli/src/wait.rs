@@ -33,15 +33,19 @@ pub(crate) async fn wait(args: Wait) -> Result<ExitCode> {
 pub(crate) async fn rerun(args: Rerun) -> Result<ExitCode> {
     let objects = Objects::new(args.cluster).await?;
     let before = objects.exec(&args.name).await?.status.and_then(|status| status.run_id);
-    let value = now().as_microsecond().to_string();
-    let patch = json!({"metadata": {"annotations": {RERUN_ANNOTATION: value}}});
-    let patched = objects.execs().patch(&args.name, &PatchParams::default(), &Patch::Merge(patch)).await;
-    patched.context("the API server did not take it")?;
+    ask_again(&objects.execs(), &args.name).await.context("the API server did not take it")?;
     if args.wait {
         return Follow { objects: &objects, name: &args.name, after: before, gives_up: false }.run().await;
     }
     println!("{}/{} runs once more", objects.namespace, args.name);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says on an object that its program is to run once more.
+pub(crate) async fn ask_again(execs: &Api<ContainerExec>, name: &str) -> Result<(), kube::Error> {
+    let value = now().as_microsecond().to_string();
+    let patch = json!({"metadata": {"annotations": {RERUN_ANNOTATION: value}}});
+    execs.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
 }
 
 /// Runs a program once in a container, or gives back what came of it when it was run before.

@@ -1,5 +1,7 @@
 //! What a person decides about runs.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use oncelet_controller::Fate;
 use oncelet_core::{Capture, RunRecord};
@@ -13,15 +15,14 @@ use crate::paths::Paths;
 use crate::table::Table;
 
 /// The store, to change it. Daemons may use it meanwhile.
-async fn open(data: crate::args::DataDir) -> Result<Store> {
-    let dir = Paths::new(data)?.store();
+async fn open(dir: &Path) -> Result<Store> {
     // Not `open` alone: that makes a store where there is none.
-    Store::open_reader(&dir).await?.close().await;
-    Ok(Store::open(&dir, now()).await?)
+    Store::open_reader(dir).await?.close().await;
+    Ok(Store::open(dir, now()).await?)
 }
 
 pub(super) async fn mark(args: RunsMark) -> Result<()> {
-    let store = open(args.data).await?;
+    let store = open(&Paths::new(args.data)?.store()).await?;
     let result = async {
         let record = find(&store, &args.run).await?;
         let marked = store.mark(record.id, args.exit_code, now()).await?;
@@ -34,21 +35,27 @@ pub(super) async fn mark(args: RunsMark) -> Result<()> {
 }
 
 pub(super) async fn forget(args: RunsForget) -> Result<()> {
-    let store = open(args.data).await?;
     let engine = Engine::connect(&args.engine.engine)?;
+    let record = forget_run(&Paths::new(args.data)?.store(), &engine, &args.run).await?;
+    println!(
+        "run {} ({}) is forgotten; its program runs again when its object asks for it",
+        record.id, record.key.name
+    );
+    Ok(())
+}
+
+/// Forgets a run in the store and in its container.
+pub(crate) async fn forget_run(store_dir: &Path, engine: &Engine, run: &str) -> Result<RunRecord> {
+    let store = open(store_dir).await?;
     let result = async {
-        let record = find(&store, &args.run).await?;
+        let record = find(&store, run).await?;
         if !record.state.is_ended() {
             bail!("run {} is {}; it cannot be forgotten before it is over", record.id, record.state.name());
         }
         // The container first: should this be cut off, the store still knows the run, and it can be forgotten again.
-        forget_in_container(&engine, &record).await?;
+        forget_in_container(engine, &record).await?;
         store.forget(record.id).await?;
-        println!(
-            "run {} ({}) is forgotten; its program runs again when its object asks for it",
-            record.id, record.key.name
-        );
-        Ok(())
+        Ok(record)
     };
     let result = result.await;
     store.close().await;
@@ -80,7 +87,7 @@ async fn forget_in_container(engine: &Engine, record: &RunRecord) -> Result<()> 
 }
 
 pub(super) async fn gc(args: RunsGc) -> Result<()> {
-    let store = open(args.data).await?;
+    let store = open(&Paths::new(args.data)?.store()).await?;
     let engine = Engine::connect(&args.engine.engine)?;
     let collected = oncelet_controller::collect(&engine, &store, now()).await;
     store.close().await;
