@@ -13,6 +13,7 @@ mod remote;
 mod repeat;
 mod scale;
 mod supervised;
+mod telemetry;
 mod trouble;
 
 use crate::docker::POSTGRES;
@@ -85,6 +86,9 @@ scenarios! {
         the_page_reruns_stops_and_forgets_after_asking,
         the_page_goes_on_after_a_restart_and_shows_what_was_restored,
         the_page_works_with_five_thousand_objects,
+    },
+    telemetry::{
+        metrics_tell_what_was_done_and_health_whether_it_goes_on,
     },
     once::{
         a_program_runs_once_across_restarts_of_everything,

@@ -198,6 +198,9 @@ pub(crate) struct Daemon {
     pub(crate) data: DataDir,
     #[command(flatten)]
     pub(crate) engine: EngineArg,
+    /// Serve metrics (/metrics, for Prometheus) and health (/livez, /readyz) at this address, in plain HTTP
+    #[arg(long, env = "ONCELET_METRICS", value_name = "ADDRESS")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// How to write the log, on stderr; ONCELET_LOG filters it (info, debug, oncelet_controller=trace)
     #[arg(long, env = "ONCELET_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use kube::Client;
 use oncelet_apiserver::Server;
+use oncelet_controller::Progress;
 use oncelet_engine::Engine;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,10 +20,11 @@ use crate::output::one_line;
 use crate::page::{self, PageAddress};
 use crate::paths::Paths;
 use crate::session::Session;
+use crate::telemetry;
 
 /// Hosts the embedded API server and runs the controller against it.
 pub(crate) async fn up(args: Up) -> Result<()> {
-    let (paths, engine) = begin(args.daemon)?;
+    let (paths, engine, progress) = begin(args.daemon).await?;
     let kubeconfig = match args.kubeconfig {
         Some(path) => std::path::absolute(path)?,
         None => paths.kubeconfig(),
@@ -49,7 +51,15 @@ pub(crate) async fn up(args: Up) -> Result<()> {
     tokio::spawn(Session::clear_earlier(paths.sessions(), engine.clone()));
     let page = serve_page(args.page, &client, &engine, &paths, Some(token), &shutdown).await;
     print_welcome(&url, page.as_deref(), &kubeconfig, &paths, &engine).await;
-    let result = run_controller(client, engine.clone(), &paths, Some(session.for_controller()), shutdown).await;
+    let config = oncelet_controller::Config {
+        client,
+        engine: engine.clone(),
+        store_dir: paths.store(),
+        session: Some(session.for_controller()),
+        progress,
+        now,
+    };
+    let result = run_controller(config, shutdown).await;
     session.end(&engine).await;
     server_shutdown.cancel();
     serving.await.context("the API server ended")??;
@@ -58,7 +68,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
 
 /// Runs the controller against a cluster.
 pub(crate) async fn controller(args: Controller) -> Result<()> {
-    let (paths, engine) = begin(args.daemon)?;
+    let (paths, engine, progress) = begin(args.daemon).await?;
     let shutdown = shutdown_on_signal()?;
     let client = match &args.kubeconfig {
         Some(path) => client_from(path).await?,
@@ -66,10 +76,11 @@ pub(crate) async fn controller(args: Controller) -> Result<()> {
     };
     serve_page(args.page, &client, &engine, &paths, None, &shutdown).await;
     // Its objects outlive it, and so do their containers.
-    run_controller(client, engine, &paths, None, shutdown).await
+    let config = oncelet_controller::Config { client, engine, store_dir: paths.store(), session: None, progress, now };
+    run_controller(config, shutdown).await
 }
 
-fn begin(daemon: Daemon) -> Result<(Paths, Engine)> {
+async fn begin(daemon: Daemon) -> Result<(Paths, Engine, Progress)> {
     logging::init(daemon.log_format)?;
     let paths = Paths::new(daemon.data)?;
     std::fs::DirBuilder::new()
@@ -78,17 +89,14 @@ fn begin(daemon: Daemon) -> Result<(Paths, Engine)> {
         .create(&paths.data_dir)
         .with_context(|| format!("the data directory {} cannot be made", paths.data_dir.display()))?;
     let engine = Engine::connect(&daemon.engine.engine)?;
-    Ok((paths, engine))
+    let progress = Progress::default();
+    if let Some(address) = daemon.metrics {
+        telemetry::serve(address, engine.clone(), progress.clone()).await?;
+    }
+    Ok((paths, engine, progress))
 }
 
-async fn run_controller(
-    client: Client,
-    engine: Engine,
-    paths: &Paths,
-    session: Option<oncelet_controller::Session>,
-    shutdown: CancellationToken,
-) -> Result<()> {
-    let config = oncelet_controller::Config { client, engine, store_dir: paths.store(), session, now };
+async fn run_controller(config: oncelet_controller::Config, shutdown: CancellationToken) -> Result<()> {
     oncelet_controller::run(config, shutdown).await?;
     tracing::info!("ended");
     Ok(())

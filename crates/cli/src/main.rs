@@ -16,6 +16,7 @@ mod runs;
 mod session;
 mod stamps;
 mod table;
+mod telemetry;
 mod wait;
 
 use std::process::ExitCode;

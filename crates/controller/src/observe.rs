@@ -5,6 +5,7 @@ use kube::runtime::reflector::ObjectRef;
 use oncelet_api::{ContainerExec, WaitFor};
 use oncelet_core::{Blocked, ExecSpec, Inputs, Memory, Observed, Ownership, Reason, resolve};
 use oncelet_engine::{Container, ContainerState, Health};
+use tokio::time::Instant;
 
 use crate::context::{Ctx, one_line};
 use crate::exec::Error;
@@ -12,6 +13,8 @@ use crate::{depends, inputs};
 
 /// What was seen of one object's world.
 pub(crate) struct Observation {
+    /// When the look began.
+    pub(crate) since: Instant,
     /// The engine's container, where it is known.
     pub(crate) container: Option<Container>,
     /// What the decision needs.
@@ -21,7 +24,7 @@ pub(crate) struct Observation {
 impl Observation {
     /// Where there is no container to look at.
     pub(crate) fn of_nothing(blocked: Blocked) -> Self {
-        Self { container: None, observed: Observed::NoContainer(blocked) }
+        Self { since: Instant::now(), container: None, observed: Observed::NoContainer(blocked) }
     }
 
     /// Why no program can start in the container now.
@@ -43,6 +46,7 @@ impl Observation {
 
 /// Looks at the container, the store and, where the program may start, its inputs.
 pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Result<Observation, Error> {
+    let since = Instant::now();
     let container = match target(ctx, exec).await {
         Ok(container) => container,
         Err(blocked) => return Ok(Observation::of_nothing(blocked)),
@@ -50,7 +54,7 @@ pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) ->
     let memory = memory(ctx, exec, spec, &container).await?;
     let ready = ready(&container, exec.spec.wait_for.unwrap_or_default());
     let observed = Observed::Container { id: container.id.to_string(), ready, memory };
-    Ok(Observation { container: Some(container), observed })
+    Ok(Observation { since, container: Some(container), observed })
 }
 
 /// The engine's container that `exec` is for.

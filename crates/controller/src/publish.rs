@@ -42,6 +42,11 @@ pub(crate) async fn publish(
         if gives_up("status-written") {
             return Ok(Action::requeue(STALE));
         }
+        let was_restored = exec.status.as_ref().is_some_and(|old| old.restored == Some(true));
+        if status.restored == Some(true) && !was_restored {
+            metrics::counter!("oncelet_restores_total").increment(1);
+            metrics::histogram!("oncelet_restore_duration_seconds").record(observation.since.elapsed());
+        }
         if let Some(event) = story(exec.status.as_ref(), &status) {
             tell(ctx, exec, &event).await;
         }

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::context::{Context, Ctx, one_line};
 use crate::engines::{Engines, Session};
 use crate::gate::StoreGate;
+use crate::progress::{Progress, Queue};
 use crate::runs::Runs;
 use crate::{collect, container, convert, depends, exec, health, recover};
 
@@ -43,6 +44,8 @@ pub struct Config {
     pub store_dir: PathBuf,
     /// Where session containers are to go with this process.
     pub session: Option<Session>,
+    /// Learns how the work goes on.
+    pub progress: Progress,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
@@ -72,7 +75,7 @@ pub enum Error {
 /// Runs until `shutdown`. Attached programs that run then are waited for, for a while; after that they go on in their
 /// containers. Supervised ones go on at once, and the next daemon finds their outcome.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    let Config { client, engine, store_dir, session, now } = config;
+    let Config { client, engine, store_dir, session, progress, now } = config;
     let exec_api = Api::<ContainerExec>::all(client.clone());
     let container_api = Api::<Container>::all(client.clone());
     check_served(&exec_api, "ContainerExec").await?;
@@ -80,8 +83,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     let store = StoreGate::open(store_dir, now, shutdown.clone()).await;
     let (wake, woken) = mpsc::unbounded_channel();
-    let (container_objects, touched_containers, changed_containers) = watched(container_api);
-    let (exec_objects, touched_execs, changed_execs) = watched(exec_api);
+    let (exec_queue, container_queue) = (Queue::new("containerexec"), Queue::new("container"));
+    let (container_objects, touched_containers, changed_containers) =
+        watched(container_api, &progress, &container_queue);
+    let (exec_objects, touched_execs, changed_execs) = watched(exec_api, &progress, &exec_queue);
     let (for_execs, engines_of_execs) = mpsc::unbounded_channel();
     let (for_containers, engines_of_containers) = mpsc::unbounded_channel();
     let ctx: Ctx = Arc::new(Context {
@@ -100,28 +105,57 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         now,
     });
 
-    let execs = Controller::for_stream(touched_execs, exec_objects.clone())
-        .reconcile_on(execs_in(changed_containers, exec_objects.clone()))
-        .reconcile_on(execs_after(changed_execs, exec_objects.clone()))
-        .reconcile_on(execs_of_runs(woken, exec_objects.clone()))
-        .reconcile_on(received(engines_of_execs).flat_map_unordered(None, {
-            let containers = container_objects.clone();
-            move |engine| Box::pin(execs_of_engine(&engine, exec_objects.clone(), containers.clone()))
-        }))
+    let of_engines = received(engines_of_execs).flat_map_unordered(None, {
+        let (execs, containers) = (exec_objects.clone(), container_objects.clone());
+        move |engine| Box::pin(execs_of_engine(&engine, execs.clone(), containers.clone()))
+    });
+    let triggers = stream::select_all([
+        execs_in(changed_containers, exec_objects.clone()).boxed(),
+        execs_after(changed_execs, exec_objects.clone()).boxed(),
+        execs_of_runs(woken, exec_objects.clone()).boxed(),
+        of_engines.boxed(),
+    ]);
+    let execs = Controller::for_stream(touched_execs, exec_objects)
+        .reconcile_on(queued(triggers, &exec_queue))
         .reconcile_all_on(store_changes(store))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(exec::reconcile, on_error::<ContainerExec>, ctx.clone())
+        .run(
+            {
+                let progress = progress.clone();
+                move |exec: Arc<ContainerExec>, ctx| {
+                    let (progress, queue) = (progress.clone(), exec_queue.clone());
+                    async move { progress.reconcile(&queue, &*exec.clone(), Box::pin(exec::reconcile(exec, ctx))).await }
+                }
+            },
+            on_error::<ContainerExec>,
+            ctx.clone(),
+        )
         .for_each(|result| async move { log(result) });
-    let containers =
-        Controller::for_stream(touched_containers, container_objects.clone())
-            .reconcile_on(received(engines_of_containers).flat_map_unordered(None, move |engine| {
-                Box::pin(containers_of_engine(&engine, container_objects.clone()))
-            }))
-            .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-            .run(container::reconcile, on_error::<Container>, ctx.clone())
-            .for_each(|result| async move { log(result) });
+    let triggers = received(engines_of_containers).flat_map_unordered(None, {
+        let containers = container_objects.clone();
+        move |engine| Box::pin(containers_of_engine(&engine, containers.clone()))
+    });
+    let containers = Controller::for_stream(touched_containers, container_objects)
+        .reconcile_on(queued(triggers, &container_queue))
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .run(
+            {
+                let progress = progress.clone();
+                move |container: Arc<Container>, ctx| {
+                    let (progress, queue) = (progress.clone(), container_queue.clone());
+                    async move {
+                        progress
+                            .reconcile(&queue, &*container.clone(), Box::pin(container::reconcile(container, ctx)))
+                            .await
+                    }
+                }
+            },
+            on_error::<Container>,
+            ctx.clone(),
+        )
+        .for_each(|result| async move { log(result) });
 
-    ctx.watch(recover_always(ctx.clone()));
+    ctx.watch(recover_always(ctx.clone(), progress));
     ctx.watch(collect_always(ctx.clone()));
     ctx.watch(health::check_always(ctx.clone()));
     futures::join!(execs, containers);
@@ -137,20 +171,37 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 /// so: two watches would race, and what is woken too early would sleep on.
 fn watched<K>(
     api: Api<K>,
+    progress: &Progress,
+    queue: &Queue<K>,
 ) -> (Reflector<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static, mpsc::UnboundedReceiver<K>)
 where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     let (objects, writer) = reflector::store();
     let (tell, changed) = mpsc::unbounded_channel();
-    let touched =
-        watcher(api, watcher::Config::default()).default_backoff().reflect(writer).touched_objects().inspect_ok(
-            move |object: &K| {
-                // The receiver is gone only when the controller ends.
-                let _ = tell.send(object.clone());
-            },
-        );
+    let (progress, queue) = (progress.clone(), queue.clone());
+    let touched = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .inspect(move |step| progress.watched(&queue, step))
+        .reflect(writer)
+        .touched_objects()
+        .inspect_ok(move |object: &K| {
+            // The receiver is gone only when the controller ends.
+            let _ = tell.send(object.clone());
+        });
     (objects, touched, changed)
+}
+
+/// The objects of a stream, which wait from then on.
+fn queued<K>(
+    objects: impl Stream<Item = ObjectRef<K>> + Send + 'static,
+    queue: &Queue<K>,
+) -> impl Stream<Item = ObjectRef<K>> + Send + 'static
+where
+    K: kube::Resource<DynamicType = ()> + Send + Sync + 'static,
+{
+    let queue = queue.clone();
+    objects.inspect(move |object| queue.add(object))
 }
 
 /// Gives programs that are about to end the time for it: an outcome that is seen is not lost.
@@ -178,9 +229,11 @@ where
 }
 
 /// Recovers what dead daemons left: at the start, and when one dies beside this one.
-async fn recover_always(ctx: Ctx) {
+async fn recover_always(ctx: Ctx, progress: Progress) {
     loop {
-        let result = match ctx.store.get() {
+        let store = ctx.store.get();
+        let usable = store.as_ref().map(drop).map_err(Clone::clone);
+        let result = match store {
             Ok(store) => recover::recover_all(&ctx, &store).await.map_err(|blocked| blocked.message),
             Err(message) => Err(message),
         };
@@ -191,6 +244,7 @@ async fn recover_always(ctx: Ctx) {
                 Duration::from_secs(2)
             }
         };
+        progress.swept(usable);
         tokio::time::sleep(pause).await;
     }
 }

@@ -175,7 +175,9 @@ impl Engine {
     pub async fn labelled(&self, label: &str) -> Result<Vec<(ContainerId, String)>, Error> {
         let filters = HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let found = self.call(CALL, |docker| async move { docker.list_containers(Some(options)).await }).await?;
+        let found = self
+            .call("container_list", CALL, |docker| async move { docker.list_containers(Some(options)).await })
+            .await?;
         let read = |summary: bollard::models::ContainerSummary| {
             let value = summary.labels?.remove(label)?;
             Some((summary.id?.parse().ok()?, value))
@@ -185,7 +187,7 @@ impl Engine {
 
     /// Starts a container; does nothing if it runs. A network that is missing may show only here.
     pub async fn start_container(&self, id: &ContainerId) -> Result<(), Error> {
-        self.call(SLOW_CALL, |docker| async move { docker.start_container(id.as_str(), None).await })
+        self.call("container_start", SLOW_CALL, |docker| async move { docker.start_container(id.as_str(), None).await })
             .await
             .map_err(|error| create::missing_network(&error).unwrap_or_else(|| error.about_container(id.as_str())))
     }
@@ -208,21 +210,25 @@ impl Engine {
     pub async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {
         let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let options = StopContainerOptionsBuilder::default().t(i32::try_from(seconds).unwrap_or(i32::MAX)).build();
-        self.call(SLOW_CALL + grace, |docker| async move { docker.stop_container(id.as_str(), Some(options)).await })
-            .await
-            .map_err(|error| error.about_container(id.as_str()))
+        self.call("container_stop", SLOW_CALL + grace, |docker| async move {
+            docker.stop_container(id.as_str(), Some(options)).await
+        })
+        .await
+        .map_err(|error| error.about_container(id.as_str()))
     }
 
     /// Removes a container and its anonymous volumes. A running one only with `force`, which kills it.
     pub async fn remove_container(&self, id: &ContainerId, force: bool) -> Result<(), Error> {
         let options = RemoveContainerOptionsBuilder::default().force(force).v(true).build();
-        self.call(SLOW_CALL, |docker| async move { docker.remove_container(id.as_str(), Some(options)).await })
-            .await
-            .map_err(|error| match error {
-                // "cannot remove … as it is running" is no reason to say that nothing can run in it.
-                Error::Rejected { status: 404, .. } => error.about_container(id.as_str()),
-                other => other,
-            })
+        self.call("container_remove", SLOW_CALL, |docker| async move {
+            docker.remove_container(id.as_str(), Some(options)).await
+        })
+        .await
+        .map_err(|error| match error {
+            // "cannot remove … as it is running" is no reason to say that nothing can run in it.
+            Error::Rejected { status: 404, .. } => error.about_container(id.as_str()),
+            other => other,
+        })
     }
 }
 

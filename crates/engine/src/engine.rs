@@ -9,6 +9,7 @@ use std::{
 
 use bollard::Docker;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
 
 use crate::{
     Endpoint, Error,
@@ -127,7 +128,7 @@ impl Engine {
 
     /// Asks the engine what it is. Also the way to find out whether it can be reached.
     pub async fn info(&self) -> Result<Info, Error> {
-        let version = self.call(CALL, |docker| async move { docker.version().await }).await?;
+        let version = self.call("version", CALL, |docker| async move { docker.version().await }).await?;
         let is_podman = version.components.iter().flatten().any(|component| component.name.starts_with("Podman"));
         let product = if is_podman { Product::Podman } else { Product::Docker };
         Ok(Info {
@@ -150,7 +151,7 @@ impl Engine {
 
     /// The same, asked now: another engine may have taken the address.
     pub async fn identity_now(&self) -> Result<String, Error> {
-        let info = self.call(CALL, |docker| async move { docker.info().await }).await?;
+        let info = self.call("info", CALL, |docker| async move { docker.info().await }).await?;
         let text = |field: Option<String>| field.unwrap_or_default();
         Ok(match self.product().await? {
             Product::Docker => format!("docker:{}", text(info.id)),
@@ -221,24 +222,41 @@ impl Engine {
         .map_err(|error| Error::from_bollard(self.endpoint(), error))
     }
 
-    /// Makes one request, with an end.
-    pub(crate) async fn call<T, F>(&self, limit: Duration, request: impl FnOnce(Docker) -> F) -> Result<T, Error>
+    /// Makes one request, with an end. `operation` is what metrics call it.
+    pub(crate) async fn call<T, F>(
+        &self,
+        operation: &'static str,
+        limit: Duration,
+        request: impl FnOnce(Docker) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, bollard::errors::Error>>,
     {
         let answer = request(self.client()?);
-        self.within(limit, async { answer.await.map_err(|error| Error::from_bollard(self.endpoint(), error)) }).await
+        self.within(operation, limit, async {
+            answer.await.map_err(|error| Error::from_bollard(self.endpoint(), error))
+        })
+        .await
     }
 
     pub(crate) async fn within<T>(
         &self,
+        operation: &'static str,
         limit: Duration,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let answer = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let begun = Instant::now();
+        let answer = tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or_else(|_| {
             let text = format!("no answer within {} seconds", limit.as_secs());
             Err(self.unreachable(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
         });
+        let result = match &answer {
+            // What is not there, or not as it would have to be, is an answer, too.
+            Ok(_) | Err(Error::NotFound { .. } | Error::Rejected { status: 304 | 404 | 409, .. }) => "success",
+            Err(_) => "error",
+        };
+        let took = metrics::histogram!("oncelet_engine_request_duration_seconds", "operation" => operation, "result" => result);
+        took.record(begun.elapsed());
         answer.map_err(|error| self.explained(error))
     }
 

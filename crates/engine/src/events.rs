@@ -102,7 +102,7 @@ impl Engine {
             EventsOptionsBuilder::default().since(&unix_time(since)).until(&unix_time(now)).filters(&filters).build();
         let docker = self.client()?;
         let messages = self
-            .within(CALL, async {
+            .within("events", CALL, async {
                 let messages: Vec<_> = docker.events(Some(options)).collect().await;
                 let messages: Result<Vec<_>, _> = messages.into_iter().collect();
                 messages.map_err(|error| Error::from_bollard(self.endpoint(), error))
@@ -121,7 +121,7 @@ impl Engine {
 
     /// The time by the engine's clock.
     async fn now(&self) -> Result<Timestamp, Error> {
-        let info = self.call(CALL, |docker| async move { docker.info().await }).await?;
+        let info = self.call("info", CALL, |docker| async move { docker.info().await }).await?;
         let text = info.system_time.unwrap_or_default();
         text.parse().map_err(|error: jiff::Error| Error::protocol(self.endpoint(), error))
     }

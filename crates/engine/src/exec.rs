@@ -211,7 +211,7 @@ impl Engine {
         let starts = self.starts();
         let _permit = starts.acquire().await;
         let created = self
-            .call(CALL, |docker| async move { docker.create_exec(container.as_str(), options).await })
+            .call("exec_create", CALL, |docker| async move { docker.create_exec(container.as_str(), options).await })
             .await
             .map_err(|error| error.about_container(container.as_str()))?;
         created.id.parse()
@@ -251,7 +251,10 @@ impl Engine {
         let life = follow::Life::observe(self, container).await?;
         let options = StartExecOptions { detach: false, tty: false, output_capacity: None };
         let started =
-            self.call(SLOW_CALL, |docker| async move { docker.start_exec(exec.as_str(), Some(options)).await }).await;
+            self.call("exec_start", SLOW_CALL, |docker| async move {
+                docker.start_exec(exec.as_str(), Some(options)).await
+            })
+            .await;
         let (output, input) = match started.map_err(|error| refusal_to_start(exec, error)) {
             Ok(StartExecResults::Attached { output, input }) => (output, input),
             Ok(StartExecResults::Detached) => {
@@ -273,7 +276,8 @@ impl Engine {
     }
 
     pub(crate) async fn inspect(&self, exec: &ExecId) -> Result<Inspected, Error> {
-        let answer = self.call(CALL, |docker| async move { docker.inspect_exec(exec.as_str()).await }).await;
+        let answer =
+            self.call("exec_inspect", CALL, |docker| async move { docker.inspect_exec(exec.as_str()).await }).await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(Error::Rejected { status: 404, .. }) => {

@@ -24,7 +24,7 @@ pub struct Progress {
 impl Engine {
     /// Whether the engine has the image.
     pub async fn has_image(&self, image: &str) -> Result<bool, Error> {
-        match self.call(CALL, |docker| async move { docker.inspect_image(image).await }).await {
+        match self.call("image_inspect", CALL, |docker| async move { docker.inspect_image(image).await }).await {
             Ok(_) => Ok(true),
             Err(Error::Rejected { status: 404, .. }) => Ok(false),
             Err(error) => Err(error),

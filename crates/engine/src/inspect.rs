@@ -24,7 +24,7 @@ struct Refusal {
 impl Engine {
     /// GET of `path`, which must be valid in a URL as it is.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        self.within(CALL, async {
+        self.within("container_inspect", CALL, async {
             match self.address()? {
                 Address::Unix(socket) => {
                     let stream = UnixStream::connect(socket).await.map_err(|error| self.unreachable(error))?;

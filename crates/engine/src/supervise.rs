@@ -224,7 +224,7 @@ impl Engine {
         limit: Duration,
     ) -> Result<Frame, Error> {
         let exec = self.create_task(supervisor, task, user, false).await?;
-        self.within(limit, async {
+        self.within("exec_answer", limit, async {
             let (running, _) = self.start(&exec).await?;
             run::first_frame(running)
                 .await

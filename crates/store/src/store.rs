@@ -162,7 +162,14 @@ impl Store {
                 tracing::error!(run = %lease.run, "the log may not survive a power failure: {error}");
             }
         }
-        self.make_move(Move { lease: lease.share(), event: RunEvent::Ended { at, outcome }, logs: Some(logs) }).await
+        let (state, succeeded) = (outcome.name(), outcome == Outcome::Finished { exit_code: 0 });
+        let event = RunEvent::Ended { at, outcome };
+        let advance = self.make_move(Move { lease: lease.share(), event, logs: Some(logs) }).await?;
+        if matches!(advance, Advance::Done(_)) {
+            metrics::counter!("oncelet_runs_total", "state" => state, "succeeded" => succeeded.to_string())
+                .increment(1);
+        }
+        Ok(advance)
     }
 
     async fn make_move(&self, change: Move) -> Result<Advance, StoreError> {

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
@@ -179,6 +179,13 @@ impl Task {
 
     /// Commits the whole batch, or, where that fails, each change alone.
     async fn commit(&mut self, batch: &mut VecDeque<Box<dyn Job>>) {
+        let begun = Instant::now();
+        metrics::histogram!("oncelet_store_commit_changes").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        self.commit_all(batch).await;
+        metrics::histogram!("oncelet_store_commit_duration_seconds").record(begun.elapsed());
+    }
+
+    async fn commit_all(&mut self, batch: &mut VecDeque<Box<dyn Job>>) {
         let result = match self.lock().await {
             Ok(lock) => self.try_commit(batch.make_contiguous()).await.map_err(|error| (error, Some(lock))),
             Err(error) => Err((error, None)),

@@ -48,7 +48,7 @@ fn shows(record: Box<RunRecord>) -> What {
 
 fn waits(reason: Reason) -> (Observation, What) {
     let blocked = Blocked { reason, message: "what to do".into() };
-    let observation = Observation { container: None, observed: Observed::NoContainer(blocked.clone()) };
+    let observation = Observation::of_nothing(blocked.clone());
     (observation, What::Waiting { blocked, last_try: None })
 }
 

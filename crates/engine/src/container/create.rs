@@ -132,7 +132,9 @@ impl Engine {
         limits::check(&command, &new.env)?;
         let options = CreateContainerOptionsBuilder::default().name(&new.name).build();
         let created = self
-            .call(SLOW_CALL, |docker| async move { docker.create_container(Some(options), body(new)).await })
+            .call("container_create", SLOW_CALL, |docker| async move {
+                docker.create_container(Some(options), body(new)).await
+            })
             .await
             .map_err(|error| refusal_to_create(new, error))?;
         let id: ContainerId =
@@ -151,7 +153,7 @@ impl Engine {
     async fn join_network(&self, id: &ContainerId, network: &NetworkRequest) -> Result<(), Error> {
         let request =
             NetworkConnectRequest { container: id.to_string(), endpoint_config: Some(endpoint_settings(network)) };
-        self.call(CALL, |docker| async move { docker.connect_network(&network.name, request).await })
+        self.call("network_connect", CALL, |docker| async move { docker.connect_network(&network.name, request).await })
             .await
             .map_err(|error| missing_network(&error).unwrap_or(error))
     }

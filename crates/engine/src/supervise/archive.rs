@@ -31,7 +31,7 @@ impl Engine {
             return Ok(None);
         }
         let path = Place::new(container.as_str(), run).gate();
-        let archive = self.within(SLOW_CALL, async {
+        let archive = self.within("archive_get", SLOW_CALL, async {
             let mut archive = Vec::new();
             let mut pieces = self.download(container, &path)?;
             while let Some(piece) = pieces.try_next().await? {
@@ -67,7 +67,7 @@ impl Engine {
         let path = Place::new(container.as_str(), run).log(output);
         let mut pieces = self.download(container, &path)?;
         // The answer's head: errors come before the first byte.
-        let Some(first) = self.within(SLOW_CALL, async { pieces.try_next().await }).await? else {
+        let Some(first) = self.within("archive_get", SLOW_CALL, async { pieces.try_next().await }).await? else {
             return Err(Error::NotFound { what: path });
         };
         let pieces = futures::stream::iter([Ok(first)]).chain(pieces).map_err(io::Error::other);

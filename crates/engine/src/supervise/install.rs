@@ -133,7 +133,7 @@ impl Engine {
         let options = UploadToContainerOptionsBuilder::new().path("/").no_overwrite_dir_non_dir("true").build();
         let body = bollard::body_full(archive.into());
         let uploaded = self
-            .call(SLOW_CALL, |docker| async move {
+            .call("archive_put", SLOW_CALL, |docker| async move {
                 docker.upload_to_container(container.as_str(), Some(options), body).await
             })
             .await
@@ -151,8 +151,8 @@ impl Engine {
 
     pub(super) async fn has_path(&self, container: &ContainerId, path: &str) -> Result<bool, Error> {
         let options = bollard::query_parameters::ContainerArchiveInfoOptionsBuilder::new().path(path).build();
-        let found =
-            self.call(CALL, |docker| async move {
+        let found = self
+            .call("archive_head", CALL, |docker| async move {
                 docker.get_container_archive_info(container.as_str(), Some(options)).await
             })
             .await;

@@ -1,0 +1,235 @@
+//! Whether the work goes on: what health endpoints tell, and metrics of the reconciles.
+//!
+//! Names of metrics are those of controller-runtime (<https://book.kubebuilder.io/reference/metrics-reference>) where it has
+//! the same thing.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher::{self, Event};
+use kube::{Resource, ResourceExt};
+use tokio::time::Instant;
+
+use crate::context::one_line;
+
+/// A reconcile makes a few requests, each with an end of its own: one that takes longer than this hangs.
+const HUNG: Duration = Duration::from_mins(5);
+/// The sweep for runs without a daemon comes every ten seconds, and asks the engine for each.
+const STILL: Duration = Duration::from_mins(2);
+
+const BEGINNING: &str = "the controller is beginning";
+
+/// What is known of the work. Clones share it.
+#[derive(Clone, Default)]
+pub struct Progress(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    /// When the last sweep ended, and why the store cannot be used then; `None` before the controller runs.
+    swept: Option<(Instant, Result<(), String>)>,
+    /// The reconciles that go on, by number.
+    running: HashMap<u64, (String, Instant)>,
+    reconciles: u64,
+    /// Why a watch does not work now, by kind.
+    watches: HashMap<&'static str, Result<(), String>>,
+}
+
+impl Progress {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the daemon does no work any more, which only a restart can help; `None` where it does.
+    pub fn stuck(&self) -> Option<String> {
+        let state = self.state();
+        let hung = state.running.values().filter(|(_, since)| since.elapsed() > HUNG).min_by_key(|(_, since)| *since);
+        if let Some((object, since)) = hung {
+            return Some(format!("the reconcile of {object} goes on for {} s", since.elapsed().as_secs()));
+        }
+        let still = state.swept.as_ref().map(|(at, _)| at.elapsed()).filter(|since| *since > STILL);
+        still.map(|since| format!("the last look for abandoned runs ended {} s ago", since.as_secs()))
+    }
+
+    /// Whether the controller has begun, and each of its watches works.
+    pub fn watches(&self) -> Result<(), String> {
+        let state = self.state();
+        if state.watches.len() < 2 {
+            return Err(BEGINNING.to_owned());
+        }
+        state.watches.values().find_map(|watch| watch.clone().err()).map_or(Ok(()), Err)
+    }
+
+    /// Whether the store can be used.
+    pub fn store(&self) -> Result<(), String> {
+        self.state().swept.as_ref().map_or_else(|| Err(BEGINNING.to_owned()), |(_, store)| store.clone())
+    }
+
+    /// A sweep has ended, with or without a store.
+    pub(crate) fn swept(&self, store: Result<(), String>) {
+        self.state().swept = Some((Instant::now(), store));
+    }
+
+    /// What came of the latest step of the watch of a kind.
+    pub(crate) fn watched<K>(&self, queue: &Queue<K>, step: &Result<Event<K>, watcher::Error>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        match step {
+            Ok(Event::Apply(object) | Event::InitApply(object)) => queue.add(&ObjectRef::from_obj(object)),
+            // It is reconciled no more.
+            Ok(Event::Delete(object)) => drop(queue.take(&ObjectRef::from_obj(object))),
+            Ok(Event::Init | Event::InitDone) | Err(_) => {}
+        }
+        let works =
+            step.as_ref().map(drop).map_err(|error| format!("the watch of {}s: {}", queue.name, one_line(error)));
+        self.state().watches.insert(queue.name, works);
+    }
+
+    /// A reconcile, measured.
+    pub(crate) async fn reconcile<K, E>(
+        &self,
+        queue: &Queue<K>,
+        object: &K,
+        work: impl Future<Output = Result<Action, E>>,
+    ) -> Result<Action, E>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let controller = queue.name;
+        if let Some(waited) = queue.take(&ObjectRef::from_obj(object)) {
+            metrics::histogram!("workqueue_queue_duration_seconds", "name" => controller).record(waited);
+        }
+        let running = Running::begin(self.clone(), object, controller);
+        let result = work.await;
+        let outcome = if result.is_ok() { "success" } else { "error" };
+        metrics::counter!("controller_runtime_reconcile_total", "controller" => controller, "result" => outcome)
+            .increment(1);
+        metrics::histogram!("controller_runtime_reconcile_time_seconds", "controller" => controller)
+            .record(running.since.elapsed());
+        result
+    }
+}
+
+/// A reconcile that goes on, until dropped.
+struct Running {
+    progress: Progress,
+    number: u64,
+    controller: &'static str,
+    since: Instant,
+}
+
+impl Running {
+    fn begin<K: Resource<DynamicType = ()>>(progress: Progress, object: &K, controller: &'static str) -> Self {
+        let since = Instant::now();
+        let mut state = progress.state();
+        state.reconciles += 1;
+        let number = state.reconciles;
+        let name = format!("{} {}/{}", K::kind(&()), object.namespace().unwrap_or_default(), object.name_any());
+        state.running.insert(number, (name, since));
+        drop(state);
+        metrics::gauge!("controller_runtime_active_workers", "controller" => controller).increment(1);
+        Self { progress, number, controller, since }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.progress.state().running.remove(&self.number);
+        metrics::gauge!("controller_runtime_active_workers", "controller" => self.controller).decrement(1);
+    }
+}
+
+/// The objects that wait for a reconcile, each once. The runtime keeps its own queue and does not show it; this one gets the
+/// same objects and loses them at the same moments.
+pub(crate) struct Queue<K: Resource>
+where
+    K::DynamicType: Hash + Eq,
+{
+    name: &'static str,
+    waiting: Arc<Mutex<HashMap<ObjectRef<K>, Instant>>>,
+}
+
+impl<K: Resource<DynamicType = ()>> Clone for Queue<K> {
+    fn clone(&self) -> Self {
+        Self { name: self.name, waiting: self.waiting.clone() }
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Queue<K> {
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, waiting: Arc::default() }
+    }
+
+    pub(crate) fn add(&self, object: &ObjectRef<K>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waiting.contains_key(object) {
+            waiting.insert(object.clone(), Instant::now());
+            metrics::counter!("workqueue_adds_total", "name" => self.name).increment(1);
+        }
+        self.tell(waiting.len());
+    }
+
+    /// How long it waited.
+    fn take(&self, object: &ObjectRef<K>) -> Option<Duration> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = waiting.remove(object)?;
+        self.tell(waiting.len());
+        Some(since.elapsed())
+    }
+
+    fn tell(&self, depth: usize) {
+        metrics::gauge!("workqueue_depth", "name" => self.name).set(u32::try_from(depth).unwrap_or(u32::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oncelet_api::{ContainerExec, ContainerExecSpec};
+
+    use super::*;
+
+    /// A daemon whose loop stands still, or one of whose reconciles never ends, is not taken for one that works.
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_does_nothing_any_more_is_found_out() {
+        let progress = Progress::default();
+        assert!(progress.store().is_err() && progress.watches().is_err(), "nothing is known before it begins");
+        assert_eq!(progress.stuck(), None, "a daemon that begins is not stuck");
+        progress.swept(Ok(()));
+        tokio::time::advance(STILL - Duration::from_secs(1)).await;
+        assert_eq!(progress.stuck(), None);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(progress.stuck().unwrap().contains("abandoned runs"));
+        progress.swept(Ok(()));
+        assert_eq!(progress.stuck(), None);
+
+        let exec = ContainerExec::new("seed", ContainerExecSpec::default());
+        let running = Running::begin(progress.clone(), &exec, "containerexec");
+        for _ in 0..4 {
+            tokio::time::advance(STILL - Duration::from_secs(1)).await;
+            progress.swept(Ok(()));
+        }
+        assert!(progress.stuck().unwrap().contains("ContainerExec /seed"));
+        drop(running);
+        assert_eq!(progress.stuck(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_waits_once_and_until_it_is_taken_or_gone() {
+        let queue = Queue::<ContainerExec>::new("containerexec");
+        let progress = Progress::default();
+        let exec = ContainerExec::new("seed", ContainerExecSpec::default());
+        let name = ObjectRef::from_obj(&exec);
+        queue.add(&name);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        queue.add(&name);
+        assert_eq!(queue.take(&name), Some(Duration::from_secs(3)));
+        assert_eq!(queue.take(&name), None);
+        progress.watched(&queue, &Ok(Event::Apply(exec.clone())));
+        progress.watched(&queue, &Ok(Event::Delete(exec)));
+        assert_eq!(queue.take(&name), None);
+    }
+}
