@@ -89,6 +89,7 @@ scenarios! {
     },
     telemetry::{
         metrics_tell_what_was_done_and_health_whether_it_goes_on,
+        a_run_is_one_trace_across_restarts,
     },
     once::{
         a_program_runs_once_across_restarts_of_everything,

@@ -21,6 +21,7 @@ use crate::page::{self, PageAddress};
 use crate::paths::Paths;
 use crate::session::Session;
 use crate::telemetry;
+use crate::traces::Traces;
 
 /// Hosts the embedded API server and runs the controller against it.
 pub(crate) async fn up(args: Up) -> Result<()> {
@@ -51,15 +52,17 @@ pub(crate) async fn up(args: Up) -> Result<()> {
     tokio::spawn(Session::clear_earlier(paths.sessions(), engine.clone()));
     let page = serve_page(args.page, &client, &engine, &paths, Some(token), &shutdown).await;
     print_welcome(&url, page.as_deref(), &kubeconfig, &paths, &engine).await;
+    let (traces, steps) = Traces::begin()?;
     let config = oncelet_controller::Config {
         client,
         engine: engine.clone(),
         store_dir: paths.store(),
         session: Some(session.for_controller()),
+        steps,
         progress,
         now,
     };
-    let result = run_controller(config, shutdown).await;
+    let result = run_controller(config, traces, shutdown).await;
     session.end(&engine).await;
     server_shutdown.cancel();
     serving.await.context("the API server ended")??;
@@ -76,8 +79,10 @@ pub(crate) async fn controller(args: Controller) -> Result<()> {
     };
     serve_page(args.page, &client, &engine, &paths, None, &shutdown).await;
     // Its objects outlive it, and so do their containers.
-    let config = oncelet_controller::Config { client, engine, store_dir: paths.store(), session: None, progress, now };
-    run_controller(config, shutdown).await
+    let (traces, steps) = Traces::begin()?;
+    let store_dir = paths.store();
+    let config = oncelet_controller::Config { client, engine, store_dir, session: None, steps, progress, now };
+    run_controller(config, traces, shutdown).await
 }
 
 async fn begin(daemon: Daemon) -> Result<(Paths, Engine, Progress)> {
@@ -96,8 +101,9 @@ async fn begin(daemon: Daemon) -> Result<(Paths, Engine, Progress)> {
     Ok((paths, engine, progress))
 }
 
-async fn run_controller(config: oncelet_controller::Config, shutdown: CancellationToken) -> Result<()> {
+async fn run_controller(config: oncelet_controller::Config, traces: Traces, shutdown: CancellationToken) -> Result<()> {
     oncelet_controller::run(config, shutdown).await?;
+    traces.end().await;
     tracing::info!("ended");
     Ok(())
 }

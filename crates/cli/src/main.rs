@@ -17,6 +17,7 @@ mod session;
 mod stamps;
 mod table;
 mod telemetry;
+mod traces;
 mod wait;
 
 use std::process::ExitCode;

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::engines::Engines;
 use crate::gate::StoreGate;
 use crate::runs::Runs;
+use crate::steps::Steps;
 
 /// Shared by all reconciles.
 #[derive(Clone)]
@@ -44,6 +45,8 @@ pub(crate) struct Context {
     pub(crate) wake: mpsc::UnboundedSender<RunName>,
     /// Writes Kubernetes events.
     pub(crate) recorder: Recorder,
+    /// Whoever wants to know what happens to runs.
+    pub(crate) steps: Steps,
     /// The clock.
     pub(crate) now: fn() -> Timestamp,
 }

@@ -13,6 +13,7 @@ use oncelet_store::{Advance, Lease, Logs, Store, StoreError};
 
 use crate::context::{Ctx, one_line};
 use crate::runs::Care;
+use crate::steps::Step;
 
 /// How long between two looks at something that announces itself by nothing.
 const LOOK: Duration = Duration::from_secs(2);
@@ -40,7 +41,9 @@ pub(crate) fn hint(state: ExecState) -> ExecHint {
 
 /// Records the end of a run. `None` where the run is no longer ours.
 async fn finish(ctx: &Ctx, store: &Store, run: &Run, at: Timestamp, outcome: Outcome, logs: Logs) -> Option<RunRecord> {
-    record(ctx, "outcome", || store.finish(&run.lease, at, outcome.clone(), logs.clone())).await
+    let ended = record(ctx, "outcome", || store.finish(&run.lease, at, outcome.clone(), logs.clone())).await?;
+    ctx.steps.tell(|| Step::Ended { run: Box::new(ended.clone()) });
+    Some(ended)
 }
 
 /// Writes to the store until it is written, for an outcome is never dropped, and wakes the run's objects. `None` where the

@@ -24,6 +24,7 @@ mod publish;
 mod recover;
 mod runs;
 mod status;
+mod steps;
 mod watch;
 
 pub use collect::{Collected, Fate, collect};
@@ -32,4 +33,5 @@ pub use convert::program;
 pub use engines::Session;
 pub use gate::StoreGate;
 pub use progress::Progress;
+pub use steps::{Step, Steps};
 pub use watch::{Config, Error, run};

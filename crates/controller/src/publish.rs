@@ -14,11 +14,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::act::Shown;
+use crate::act::{Shown, What};
 use crate::context::{Ctx, one_line};
 use crate::exec::Error;
 use crate::observe::Observation;
 use crate::status::project;
+use crate::steps::Step;
 
 /// The net under every lost event.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -45,7 +46,12 @@ pub(crate) async fn publish(
         let was_restored = exec.status.as_ref().is_some_and(|old| old.restored == Some(true));
         if status.restored == Some(true) && !was_restored {
             metrics::counter!("oncelet_restores_total").increment(1);
-            metrics::histogram!("oncelet_restore_duration_seconds").record(observation.since.elapsed());
+            let took = observation.since.elapsed();
+            metrics::histogram!("oncelet_restore_duration_seconds").record(took);
+            if let What::Run { record, .. } = &shown.what {
+                let to = (ctx.now)();
+                ctx.steps.tell(|| Step::Restored { run: record.clone(), from: to - took, to });
+            }
         }
         if let Some(event) = story(exec.status.as_ref(), &status) {
             tell(ctx, exec, &event).await;

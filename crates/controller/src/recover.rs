@@ -2,11 +2,12 @@
 
 use oncelet_core::{Blocked, Capture, Finding, Ownership, Reason, RunRecord, RunState, Verdict, judge};
 use oncelet_faults::gives_up;
-use oncelet_store::{Filter, Store, StoreError};
+use oncelet_store::{Advance, Filter, Lease, Store, StoreError};
 
 use crate::context::{Ctx, one_line};
 use crate::follow::supervised::{Step, exec_id, look, watch};
 use crate::follow::{self, Run, attached};
+use crate::steps::Step as Told;
 
 /// Why nobody watched.
 const KILLED: &str = "the oncelet that started it is gone";
@@ -73,7 +74,7 @@ async fn resume(ctx: &Ctx, store: &Store, record: &RunRecord, log_limit: Option<
     // Somebody here looks after it already.
     let Some(care) = ctx.runs.take(&record.key) else { return Ok(()) };
     // Another daemon was faster, or the run is over.
-    let Some(lease) = store.take_over(record, (ctx.now)()).await? else { return Ok(()) };
+    let Some(lease) = take_over(ctx, store, record).await? else { return Ok(()) };
     if gives_up("taken-over") {
         return Ok(());
     }
@@ -83,6 +84,15 @@ async fn resume(ctx: &Ctx, store: &Store, record: &RunRecord, log_limit: Option<
     let run = Run { lease, care, log_limit };
     ctx.watch(watch(ctx.clone(), store.clone(), run, record.clone(), Step::Examine));
     Ok(())
+}
+
+async fn take_over(ctx: &Ctx, store: &Store, record: &RunRecord) -> Result<Option<Lease>, StoreError> {
+    let at = (ctx.now)();
+    let lease = store.take_over(record, at).await?;
+    if lease.is_some() {
+        ctx.steps.tell(|| Told::TakenOver { run: Box::new(record.clone()), at });
+    }
+    Ok(lease)
 }
 
 /// Finds out what became of an open attached run.
@@ -107,7 +117,7 @@ async fn carry_out(
     // Somebody here looks after it already.
     let Some(care) = ctx.runs.take(&record.key) else { return Ok(()) };
     // Another daemon was faster, or the run is over.
-    let Some(lease) = store.take_over(record, (ctx.now)()).await? else { return Ok(()) };
+    let Some(lease) = take_over(ctx, store, record).await? else { return Ok(()) };
     match verdict {
         Verdict::Release => store.release(lease).await,
         Verdict::StartExec => {
@@ -127,7 +137,10 @@ async fn carry_out(
         }
         Verdict::Ended(outcome) => {
             let logs = store.logs(record.id).await?;
-            store.finish(&lease, (ctx.now)(), attached::because(KILLED, outcome), logs).await?;
+            let ended = store.finish(&lease, (ctx.now)(), attached::because(KILLED, outcome), logs).await?;
+            if let Advance::Done(run) = ended {
+                ctx.steps.tell(|| Told::Ended { run: Box::new(run) });
+            }
             ctx.wake(&record.key.name);
             Ok(())
         }

@@ -24,6 +24,7 @@ use crate::engines::{Engines, Session};
 use crate::gate::StoreGate;
 use crate::progress::{Progress, Queue};
 use crate::runs::Runs;
+use crate::steps::Steps;
 use crate::{collect, container, convert, depends, exec, health, recover};
 
 /// How long the end of the controller waits for programs that run.
@@ -44,6 +45,8 @@ pub struct Config {
     pub store_dir: PathBuf,
     /// Where session containers are to go with this process.
     pub session: Option<Session>,
+    /// Learns what happens to runs.
+    pub steps: Steps,
     /// Learns how the work goes on.
     pub progress: Progress,
     /// The clock.
@@ -75,7 +78,7 @@ pub enum Error {
 /// Runs until `shutdown`. Attached programs that run then are waited for, for a while; after that they go on in their
 /// containers. Supervised ones go on at once, and the next daemon finds their outcome.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    let Config { client, engine, store_dir, session, progress, now } = config;
+    let Config { client, engine, store_dir, session, steps, progress, now } = config;
     let exec_api = Api::<ContainerExec>::all(client.clone());
     let container_api = Api::<Container>::all(client.clone());
     check_served(&exec_api, "ContainerExec").await?;
@@ -102,6 +105,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         endings: Runs::default(),
         shutdown: shutdown.clone(),
         wake,
+        steps,
         now,
     });
 

@@ -1,7 +1,12 @@
 //! Metrics, health and traces.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
 
 use crate::process::eventually;
 use crate::world::{World, sh};
@@ -83,4 +88,97 @@ pub(crate) fn metrics_tell_what_was_done_and_health_whether_it_goes_on(world: &m
         told.iter().all(|part| text.contains(part)).then_some(())
     });
     assert_eq!(get(&address, "/livez").0, 200);
+}
+
+/// A collector of traces: what is sent over OTLP, as protobuf over HTTP.
+struct Collector {
+    url: String,
+    spans: Arc<Mutex<Vec<Span>>>,
+}
+
+impl Collector {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let spans = Arc::new(Mutex::new(Vec::new()));
+        let taken = spans.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let taken = taken.clone();
+                std::thread::spawn(move || Self::take(stream.unwrap(), &taken));
+            }
+        });
+        Self { url, spans }
+    }
+
+    /// Requests of one connection, until it ends.
+    fn take(mut stream: TcpStream, spans: &Mutex<Vec<Span>>) {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        loop {
+            let (mut length, mut line) = (0, String::new());
+            while reader.read_line(&mut line).unwrap_or_default() > 0 && line != "\r\n" {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            if line.is_empty() {
+                return;
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let request = ExportTraceServiceRequest::decode(&body[..]).unwrap();
+            let sent = request.resource_spans.into_iter().flat_map(|of| of.scope_spans).flat_map(|of| of.spans);
+            spans.lock().unwrap().extend(sent);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    }
+
+    /// The first span of this name.
+    fn span(&self, name: &str) -> Span {
+        eventually(&format!("the span {name:?} is sent"), || {
+            self.spans.lock().unwrap().iter().find(|span| span.name == name).cloned()
+        })
+    }
+}
+
+/// A run is one trace, whoever it was that started it, went on with it, and gave its outcome to a later object.
+pub(crate) fn a_run_is_one_trace_across_restarts(world: &mut World) {
+    let collector = Collector::start();
+    world.daemon_env = vec![("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.url.clone())];
+    world.start();
+    let db = world.container("db");
+    let job = sh("while [ ! -e /data/go ]; do sleep 0.1; done; exit 3");
+    world.apply_exec("job", &db, &job);
+    world.wait("job", "Started");
+    world.kill();
+    world.start();
+    if world.is_embedded() {
+        world.apply_exec("job", &db, &job);
+    }
+    let taken_over = collector.span("taken over");
+    db.sh("touch /data/go").unwrap();
+    world.completed("job");
+
+    let whole = collector.span(&format!("run {}/job", world.namespace));
+    let (start, program) = (collector.span("start"), collector.span("program"));
+    for span in [&start, &program, &taken_over] {
+        assert_eq!((&span.trace_id, &span.parent_span_id), (&whole.trace_id, &whole.span_id), "{span:?}");
+    }
+    assert!(whole.parent_span_id.is_empty());
+    assert_eq!(
+        (start.start_time_unix_nano, start.end_time_unix_nano),
+        (whole.start_time_unix_nano, program.start_time_unix_nano)
+    );
+    assert!(program.end_time_unix_nano <= whole.end_time_unix_nano);
+    assert!((program.start_time_unix_nano..whole.end_time_unix_nano).contains(&taken_over.start_time_unix_nano));
+    assert!(whole.attributes.iter().any(|it| it.key == "process.exit.code"), "{whole:?}");
+    assert_eq!(whole.status.unwrap().message, "exit code 3");
+
+    world.delete("job");
+    assert_eq!(world.run("job", &db, &job)["restored"], true);
+    let restore = collector.span(&format!("restore {}/job", world.namespace));
+    assert_ne!(restore.trace_id, whole.trace_id);
+    let [link] = &restore.links[..] else { panic!("{restore:?}") };
+    assert_eq!((&link.trace_id, &link.span_id), (&whole.trace_id, &whole.span_id));
 }
