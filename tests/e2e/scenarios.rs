@@ -184,6 +184,7 @@ scenarios! {
         a_hundred_megabytes_of_output_are_complete_and_memory_stays_flat,
     },
     people::{
+        describe_reads_like_a_story,
         exec_runs_a_program_once_and_ends_as_it_did,
         wait_and_rerun_follow_a_run_to_its_end,
         explain_tells_why_and_what_differs,

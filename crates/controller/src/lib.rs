@@ -25,6 +25,7 @@ mod recover;
 mod runs;
 mod status;
 mod steps;
+mod story;
 mod watch;
 
 pub use collect::{Collected, Fate, collect};

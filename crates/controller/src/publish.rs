@@ -8,7 +8,7 @@ use kube::core::NamespaceResourceScope;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
-use oncelet_api::{ContainerExec, ContainerExecStatus, ExecState};
+use oncelet_api::ContainerExec;
 use oncelet_faults::gives_up;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,6 +20,7 @@ use crate::exec::Error;
 use crate::observe::Observation;
 use crate::status::project;
 use crate::steps::Step;
+use crate::story::story;
 
 /// The net under every lost event.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -53,7 +54,7 @@ pub(crate) async fn publish(
                 ctx.steps.tell(|| Step::Restored { run: record.clone(), from: to - took, to });
             }
         }
-        if let Some(event) = story(exec.status.as_ref(), &status) {
+        for event in story(exec.status.as_ref(), &status) {
             tell(ctx, exec, &event).await;
         }
     }
@@ -111,39 +112,6 @@ fn replacing<S: Serialize>(old: Option<&S>, new: &S) -> Value {
         patch.entry(field.clone()).or_insert(Value::Null);
     }
     Value::Object(patch)
-}
-
-/// The event that tells the step from `old` to `new`, if that is one worth telling.
-fn story(old: Option<&ContainerExecStatus>, new: &ContainerExecStatus) -> Option<Event> {
-    let same = old.is_some_and(|old| (old.state, old.run_id, &old.message) == (new.state, new.run_id, &new.message));
-    if same {
-        return None;
-    }
-    let run = new.run_id.map(|id| format!("run {id} ")).unwrap_or_default();
-    let container = new.container_name.as_deref().unwrap_or_default();
-    let message = new.message.clone().unwrap_or_default();
-    let exit = || new.exit_code.map(|code| format!("exit code {code}")).unwrap_or_default();
-    let (reason, note) = match new.state? {
-        ExecState::Waiting => ("Waiting", message),
-        ExecState::Claimed | ExecState::Starting => return None,
-        ExecState::Running => ("Started", format!("{run}started in container {container}")),
-        ExecState::Finished if new.restored == Some(true) => {
-            let at = new.finish_timestamp.as_ref().map(|at| format!("{:.0}", at.0)).unwrap_or_default();
-            (
-                "Restored",
-                format!("{run}ran in container {container} before, until {at}: {}; nothing was started", exit()),
-            )
-        }
-        ExecState::Finished => {
-            let took = new.duration.as_deref().unwrap_or_default();
-            ("Finished", format!("{run}finished after {took}: {}", exit()))
-        }
-        ExecState::Interrupted => ("Interrupted", format!("{run}was interrupted: {message}")),
-        ExecState::FailedToStart => ("FailedToStart", message),
-        ExecState::Unknown => ("OutcomeUnknown", message),
-    };
-    let good = matches!(new.state, Some(ExecState::Running)) || new.exit_code == Some(0);
-    Some(event(if good { EventType::Normal } else { EventType::Warning }, "Run", reason, &note))
 }
 
 /// An event about the object that it is told of.

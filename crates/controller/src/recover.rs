@@ -1,13 +1,19 @@
 //! Brings a run whose daemon is gone to its true end.
 
+use std::time::Duration;
+
 use oncelet_core::{Blocked, Capture, Finding, Ownership, Reason, RunRecord, RunState, Verdict, judge};
 use oncelet_faults::gives_up;
 use oncelet_store::{Advance, Filter, Lease, Store, StoreError};
+use tokio::time::Instant;
 
 use crate::context::{Ctx, one_line};
 use crate::follow::supervised::{Step, exec_id, look, watch};
 use crate::follow::{self, Run, attached};
 use crate::steps::Step as Told;
+
+/// How long between two lines about how far the recovery is.
+const TELL: Duration = Duration::from_secs(2);
 
 /// Why nobody watched.
 const KILLED: &str = "the oncelet that started it is gone";
@@ -35,12 +41,21 @@ pub(crate) async fn recover(
 /// because nobody applies its object again. What may still start is left to the object that asks for it.
 pub(crate) async fn recover_all(ctx: &Ctx, store: &Store) -> Result<(), Blocked> {
     let open = store.list(Filter { open_only: true, ..Filter::default() }).await.map_err(store_problem)?;
-    let mut all = Ok(());
+    let mut left = Vec::new();
     for record in open {
-        let found = store.lookup(&record.key).await.map_err(store_problem)?;
-        let Some((record, Ownership::Gone)) = found else { continue };
+        if let Some((record, Ownership::Gone)) = store.lookup(&record.key).await.map_err(store_problem)? {
+            left.push(record);
+        }
+    }
+    let mut all = Ok(());
+    let mut told = Instant::now();
+    for (done, record) in left.iter().enumerate() {
+        if told.elapsed() > TELL {
+            tracing::info!("recovering: looked at {done} of {} runs whose daemon is gone", left.len());
+            told = Instant::now();
+        }
         // One whose engine is away holds up no other.
-        all = all.and(recover_alone(ctx, store, &record).await);
+        all = all.and(recover_alone(ctx, store, record).await);
     }
     all
 }

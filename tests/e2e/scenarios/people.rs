@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
 
-use crate::process::{oncelet_path, output};
+use crate::process::{eventually, oncelet_path, output};
 use crate::world::{World, exec_manifest, sh};
 
 /// `oncelet COMMAND` in the scenario's namespace, with what follows a `--` at its end.
@@ -114,4 +114,26 @@ pub(crate) fn kubectl_finds_oncelet_as_a_plugin(world: &mut World) {
     kubectl.env("ONCELET_DATA_DIR", world.data_dir());
     let shown = output(kubectl.args(["once", "logs", "seed"])).unwrap();
     assert_eq!(shown, "seeded\n");
+}
+
+pub(crate) fn describe_reads_like_a_story(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let tells = |world: &World, name: &str, parts: &[&str]| {
+        eventually(&format!("kubectl describe tells {parts:?}"), || {
+            let text = world.kubectl(&["describe", "cexec", name]).unwrap();
+            parts.iter().all(|part| text.contains(part)).then_some(())
+        });
+    };
+    world.run("seed", &db, &sh("echo one"));
+    let run = world.status("seed")["runId"].to_string();
+    let claimed = format!("run {run} in container {} is this object's to start", db.name);
+    tells(world, "seed", &["Claimed", &claimed, "Finished", "exit code 0"]);
+    world.delete("seed");
+    world.run("seed", &db, &sh("echo two"));
+    tells(world, "seed", &["Restored", "before, until 20", "nothing was started", "SpecDrifted", "another args"]);
+    let mut stopped = sh("echo three");
+    stopped["stop"] = true.into();
+    world.apply_exec("stopped", &db, &stopped);
+    tells(world, "stopped", &["Skipped", "its end is asked for already"]);
 }
