@@ -185,6 +185,7 @@ scenarios! {
     },
     people::{
         describe_reads_like_a_story,
+        a_terminal_shows_how_far_a_run_is,
         exec_runs_a_program_once_and_ends_as_it_did,
         wait_and_rerun_follow_a_run_to_its_end,
         explain_tells_why_and_what_differs,

@@ -9,6 +9,7 @@ use oncelet_core::RunId;
 use oncelet_store::{LogReader, Store, Stream};
 
 use crate::args::Logs;
+use crate::progress::Line;
 use crate::runs;
 use crate::stamps::Stamps;
 
@@ -24,15 +25,15 @@ pub(crate) async fn run(args: Logs) -> Result<()> {
     };
     let stdout = open(Stream::Stdout, args.stderr).await?;
     let stderr = open(Stream::Stderr, args.stdout).await?;
-    print(&store, record.id, stdout, stderr, args.follow).await
+    print(&store, record.id, stdout, stderr, args.follow, None).await
 }
 
-/// Prints both streams of a run until it is over.
-pub(crate) async fn follow(store_dir: PathBuf, run: RunId) -> Result<()> {
+/// Prints both streams of a run until it is over, above `line`.
+pub(crate) async fn follow(store_dir: PathBuf, run: RunId, line: Line) -> Result<()> {
     let store = Store::open_reader(&store_dir).await?;
     let stdout = Log::open(&store, run, Stream::Stdout, false).await?;
     let stderr = Log::open(&store, run, Stream::Stderr, false).await?;
-    print(&store, run, Some(stdout), Some(stderr), true).await
+    print(&store, run, Some(stdout), Some(stderr), true, Some(&line)).await
 }
 
 async fn print(
@@ -41,16 +42,17 @@ async fn print(
     mut stdout: Option<Log>,
     mut stderr: Option<Log>,
     follow: bool,
+    line: Option<&Line>,
 ) -> Result<()> {
     loop {
         // Asked before reading: what is written before the end is read after it.
         let over = !follow || has_ended(store, run).await?;
-        copy(stdout.as_mut(), &mut std::io::stdout()).await?;
+        copy(stdout.as_mut(), &mut std::io::stdout(), line).await?;
         // With one stream asked for, it goes where a pipe finds it.
         if stdout.is_none() {
-            copy(stderr.as_mut(), &mut std::io::stdout()).await?;
+            copy(stderr.as_mut(), &mut std::io::stdout(), line).await?;
         } else {
-            copy(stderr.as_mut(), &mut std::io::stderr()).await?;
+            copy(stderr.as_mut(), &mut std::io::stderr(), line).await?;
         }
         if over {
             return Ok(());
@@ -75,10 +77,14 @@ async fn has_ended(store: &Store, run: RunId) -> Result<bool> {
     Ok(record.state.is_ended())
 }
 
-async fn copy(log: Option<&mut Log>, to: &mut impl Write) -> Result<()> {
+async fn copy(log: Option<&mut Log>, to: &mut impl Write, line: Option<&Line>) -> Result<()> {
     let Some(Log { reader, stamps }) = log else { return Ok(()) };
     while let Some(chunk) = reader.next_chunk().await? {
-        to.write_all(&stamps.stamp(&chunk, 0..chunk.bytes.len()))?;
+        let bytes = stamps.stamp(&chunk, 0..chunk.bytes.len());
+        match line {
+            Some(line) => line.write(to, &bytes)?,
+            None => to.write_all(&bytes)?,
+        }
     }
     to.flush()?;
     Ok(())

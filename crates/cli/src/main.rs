@@ -12,6 +12,7 @@ mod objects;
 mod output;
 mod page;
 mod paths;
+mod progress;
 mod runs;
 mod session;
 mod stamps;

@@ -57,7 +57,7 @@ fn table(records: &[RunRecord], wide: bool, now: Timestamp) -> Table {
             container(&record.container_name, &record.container_id).into(),
             state(&record.state),
             exit_cell(&record.state),
-            started.zip(finished).map(|(from, to)| took(from, to)).unwrap_or_default().into(),
+            started.map(|from| elapsed(from, finished, now)).unwrap_or_default().into(),
             age(record.claimed_at, now).into(),
         ];
         if wide {
@@ -219,6 +219,11 @@ pub(crate) fn message(state: &RunState) -> &str {
         } => message,
         _ => "",
     }
+}
+
+/// How long it took, or how long it goes on.
+fn elapsed(from: Timestamp, to: Option<Timestamp>, now: Timestamp) -> String {
+    to.map_or_else(|| format!("{}…", age(from, now)), |to| took(from, to))
 }
 
 fn took(from: Timestamp, to: Timestamp) -> String {

@@ -16,6 +16,7 @@ use crate::args::{Exec, Rerun, Wait};
 use crate::clock::now;
 use crate::logs;
 use crate::objects::Objects;
+use crate::progress::Line;
 
 /// What this ends with where the program's own exit code is not known.
 const NOT_KNOWN: u8 = 125;
@@ -113,6 +114,14 @@ struct Follow<'a> {
 
 impl Follow<'_> {
     async fn run(self) -> Result<ExitCode> {
+        let line = Line::begin();
+        let code = self.follow(&line).await;
+        line.end();
+        code
+    }
+
+    async fn follow(&self, line: &Line) -> Result<ExitCode> {
+        line.waits(self.name.to_owned());
         let mut changes = std::pin::pin!(watch_object(self.objects.execs(), self.name).default_backoff());
         let mut told = String::new();
         let mut log = None;
@@ -124,7 +133,7 @@ impl Follow<'_> {
                 Err(error) => {
                     let message = format!("the API server does not answer, and is asked again: {error}");
                     if message != told {
-                        eprintln!("{}: {message}", self.name);
+                        line.say(&format!("{}: {message}", self.name));
                         told = message;
                     }
                     continue;
@@ -135,11 +144,12 @@ impl Follow<'_> {
             let message = status.message.unwrap_or_default();
             if matches!(state, ExecState::Waiting | ExecState::FailedToStart) {
                 if self.gives_up && state == ExecState::FailedToStart {
-                    eprintln!("error: {message}");
+                    line.say(&format!("error: {message}"));
                     return Ok(ExitCode::from(NOT_STARTED));
                 }
                 if message != told {
-                    eprintln!("{}: {message}", self.name);
+                    line.say(&format!("{}: {message}", self.name));
+                    line.waits(format!("{} waits", self.name));
                     told = message;
                 }
                 continue;
@@ -148,21 +158,24 @@ impl Follow<'_> {
             if matches!(state, ExecState::Claimed | ExecState::Starting) {
                 continue;
             }
-            log.get_or_insert_with(|| tokio::spawn(logs::follow(self.objects.paths.store(), RunId(run))));
+            log.get_or_insert_with(|| {
+                line.runs(format!("{} runs", self.name));
+                tokio::spawn(logs::follow(self.objects.paths.store(), RunId(run), line.clone()))
+            });
             if state == ExecState::Running {
                 continue;
             }
             if let Some(log) = log.take()
                 && let Err(error) = log.await?
             {
-                eprintln!("warning: the log cannot be read here: {error:#}");
+                line.say(&format!("warning: the log cannot be read here: {error:#}"));
             }
             if status.restored == Some(true) {
                 let at = status.finish_timestamp.map(|at| format!(" at {:.0}", at.0)).unwrap_or_default();
-                eprintln!("{}: it ran before, and ended{at}; nothing was started", self.name);
+                line.say(&format!("{}: it ran before, and ended{at}; nothing was started", self.name));
             }
             if !message.is_empty() {
-                eprintln!("{}: {message}", self.name);
+                line.say(&format!("{}: {message}", self.name));
             }
             let code = status.exit_code.and_then(|code| u8::try_from(code).ok());
             return Ok(ExitCode::from(code.unwrap_or(NOT_KNOWN)));

@@ -137,3 +137,29 @@ pub(crate) fn describe_reads_like_a_story(world: &mut World) {
     world.apply_exec("stopped", &db, &stopped);
     tells(world, "stopped", &["Skipped", "its end is asked for already"]);
 }
+
+/// On a terminal, which script(1) makes: what is waited for, and never in the middle of a line of the program's.
+pub(crate) fn a_terminal_shows_how_far_a_run_is(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let program = "echo begun; printf par; while [ ! -e /data/go ]; do sleep 0.1; done; echo tial; sleep 1";
+    let oncelet = format!(
+        "stty rows 40 cols 100; {} exec --namespace {} {} -- /bin/sh -c '{program}'",
+        oncelet_path().display(),
+        world.namespace,
+        db.name
+    );
+    let told = world.dir.path().join("terminal");
+    let mut script = Command::new("script");
+    let usual = world.oncelet_command();
+    script.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut running =
+        script.args(["-qefc", &oncelet]).arg(&told).stdout(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
+    let shown = || String::from_utf8_lossy(&std::fs::read(&told).unwrap_or_default()).into_owned();
+    eventually("the line is taken away for the half of a line", || shown().ends_with("par").then_some(()));
+    db.sh("touch /data/go").unwrap();
+    assert!(running.wait().unwrap().success(), "{}", shown());
+    let shown = shown();
+    assert!(shown.contains("partial\r\n"), "{shown}");
+    assert!(shown.contains("s, 14 B written"), "{shown}");
+}
