@@ -27,7 +27,7 @@ bench: ## side by side with a kube-apiserver, as ratios; writes docs/benchmarks.
 lint: ## formatting, clippy, the rules between the crates, scripts, licences
 	@hack/lint.sh
 
-generate: ## write crds/ from the types
+generate: ## write crds/ and docs/reference.md from the types
 	cargo xtask crds
 
 image: ## make the small image of the demo and the tests in the engine

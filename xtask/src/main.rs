@@ -1,6 +1,7 @@
 //! Chores of the workspace: `cargo xtask crds [--check]`, `cargo xtask tidy`.
 
 mod crds;
+mod reference;
 mod tidy;
 
 use std::path::PathBuf;
@@ -9,8 +10,8 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 const USAGE: &str = "\
-usage: cargo xtask crds            write crds/ from the types in crates/api
-       cargo xtask crds --check    fail where crds/ differs from the types
+usage: cargo xtask crds            write crds/ and docs/reference.md from the types in crates/api
+       cargo xtask crds --check    fail where one of them differs from the types
        cargo xtask tidy            check the rules between the crates, and the sizes of files";
 
 fn main() -> ExitCode {
@@ -26,9 +27,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &[&str]) -> Result<()> {
+    let (crds, reference) = (workspace_root().join("crds"), workspace_root().join("docs/reference.md"));
     match args {
-        ["crds"] => crds::write(&workspace_root().join("crds")),
-        ["crds", "--check"] => crds::check(&workspace_root().join("crds")),
+        ["crds"] => crds::write(&crds).and_then(|()| reference::write(&reference)),
+        ["crds", "--check"] => crds::check(&crds).and_then(|()| reference::check(&reference)),
         ["tidy"] => tidy::run(&workspace_root()),
         _ => bail!("{USAGE}"),
     }

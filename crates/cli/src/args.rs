@@ -339,3 +339,60 @@ pub(crate) enum Output {
     /// YAML.
     Yaml,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Every command as `--help` shows it.
+    fn reference() -> String {
+        let mut text = "# The command line\n\n<!-- Generated from crates/cli/src/args.rs: UPDATE=1 cargo test -p oncelet reference. -->\n"
+            .to_owned();
+        let mut command = Args::command().term_width(100).disable_help_subcommand(true);
+        command.build();
+        tell(&mut text, &mut command, "oncelet");
+        text
+    }
+
+    fn tell(text: &mut String, command: &mut clap::Command, name: &str) {
+        let help = command.render_long_help().to_string();
+        // The environment of whoever runs this is nobody's reference.
+        let plain = |line: &str| match line.trim_start().starts_with("[env: ").then(|| line.split_once('=')) {
+            Some(Some((name, _))) => format!("{name}]"),
+            _ => line.trim_end().to_owned(),
+        };
+        let help: Vec<_> = help.lines().map(plain).collect();
+        write!(text, "\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end()).unwrap();
+        for inner in command.get_subcommands_mut() {
+            let name = format!("{name} {}", inner.get_name());
+            tell(text, inner, &name);
+        }
+    }
+
+    #[test]
+    fn the_reference_of_the_command_line_is_what_help_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cli.md");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, reference()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap();
+        assert!(written == reference(), "docs/cli.md is old: UPDATE=1 cargo test -p oncelet reference");
+    }
+
+    #[test]
+    fn every_command_has_an_example_or_parts() {
+        fn look(command: &clap::Command) {
+            for inner in command.get_subcommands() {
+                let has_example = inner.get_after_help().is_some_and(|help| help.to_string().contains("Example"));
+                let is_whole = inner.has_subcommands() || ["crds", "help"].contains(&inner.get_name());
+                assert!(has_example || is_whole, "{} has no example", inner.get_name());
+                look(inner);
+            }
+        }
+        look(&Args::command());
+    }
+}

@@ -155,3 +155,27 @@ fn answer(of: &str, checks: &[(&str, Result<(), String>)]) -> (StatusCode, Strin
     let code = if passed { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
     (code, told.chain([format!("{of} check {verdict}\n")]).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_metric_and_no_other() {
+        let page = include_str!("../../../docs/telemetry.md");
+        let written: Vec<_> =
+            page.lines().filter(|line| line.starts_with("| `") && !line.starts_with("| `/")).collect();
+        let wanted: Vec<_> = METRICS
+            .iter()
+            .map(|(name, kind, text)| {
+                let kind = match kind {
+                    Kind::Counter => "counter",
+                    Kind::Gauge => "gauge",
+                    Kind::Histogram(_) => "histogram",
+                };
+                format!("| `{name}` | {kind} | {text} |")
+            })
+            .collect();
+        assert_eq!(written, wanted);
+    }
+}

@@ -273,7 +273,7 @@ function program({ spec, status = {} }) {
       ["Arguments", args.map((arg) => el("code", { className: "arg" }, arg))],
       ["Directory", spec.workingDirectory],
       ["User", spec.user],
-      ["Container", [status.containerName ?? spec.containerName ?? spec.engineContainer, status.containerID && el("small", { className: "dim" }, ` ${status.containerID.slice(0, 12)}`)]],
+      ["Container", [status.containerName ?? spec.containerName ?? spec.engineContainer, status.containerId && el("small", { className: "dim" }, ` ${status.containerId.slice(0, 12)}`)]],
       ["Run", status.runId?.toString()],
       ["Watched by", status.capture && [status.capture, status.captureReason && el("small", { className: "dim" }, ` ${status.captureReason}`)]],
       ["Started", status.startupTimestamp && new Date(status.startupTimestamp).toLocaleString()],
@@ -289,7 +289,7 @@ function container({ spec, status = {} }) {
   const port = (port) => `${port.hostIP}:${port.hostPort} → ${port.containerPort}/${port.protocol.toLowerCase()}`;
   return el("div", { className: "pad" }, table([
     ["Engine's name", status.containerName],
-    ["ID", status.containerID && el("code", {}, status.containerID)],
+    ["ID", status.containerId && el("code", {}, status.containerId)],
     ["Engine", status.engine],
     ["Image", spec.image],
     ["Mode", spec.mode],
