@@ -1,5 +1,5 @@
 use super::*;
-use oncelet_core::{Effective, Observed, Program, Reason, RunId, RunKey, RunName, Shown as Text};
+use oncelet_core::{Effective, Program, Reason, RunId, RunKey, RunName, Shown as Text};
 
 const NOON: Timestamp = Timestamp::UNIX_EPOCH;
 const LATER: Timestamp = Timestamp::constant(60, 0);
