@@ -1,12 +1,15 @@
-//! `oncelet up` beside a real kube-apiserver with its etcd: start, memory, and latencies with 10,000 objects and 100 watchers.
+//! Programs through `oncelet up` beside the bare engine, and its API server beside a real kube-apiserver with its etcd: start,
+//! memory, and latencies with 10,000 objects and 100 watchers.
 //!
 //! Both are measured in the same run, in turn, by the same client, and what is told is a ratio. Nothing here is a test: a slow
 //! machine makes other figures, never a failure. `hack/bench.sh` builds what it needs and writes `docs/benchmarks.md`.
+//! `ONCELET_BENCH=quick` takes a few minutes and says less.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that cannot go on panics")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
 mod load;
 mod report;
+mod runs;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,14 +18,30 @@ use std::time::{Duration, Instant};
 use load::{Latencies, Load};
 use oncelet_tests::kube_apiserver::KubeApiserver;
 use oncelet_tests::process::{Process, eventually, output};
-use report::{Measure, Report};
+use report::{Measure, Report, Section};
 use tempfile::TempDir;
 
-/// How often the two are asked in turn.
-const ROUNDS: usize = 5;
 const WATCHERS: usize = 100;
-/// Numbers of objects at which memory is looked at; the last one is that of the latencies.
-const OBJECTS: [usize; 3] = [0, 1_000, 10_000];
+
+/// How much is measured.
+struct Size {
+    /// How often the two are asked in turn.
+    rounds: usize,
+    /// Numbers of objects at which memory is looked at; the last one is that of the latencies.
+    objects: &'static [usize],
+    runs: runs::Size,
+}
+
+const LONG: Size = Size {
+    rounds: 5,
+    objects: &[0, 1_000, 10_000],
+    runs: runs::Size { programs: 100, crowd: 200, objects: 10_000, output: 1024, rounds: 5 },
+};
+const QUICK: Size = Size {
+    rounds: 2,
+    objects: &[0, 1_000],
+    runs: runs::Size { programs: 30, crowd: 60, objects: 1_000, output: 128, rounds: 3 },
+};
 
 /// One of the two, with what was measured of it.
 struct Peer {
@@ -30,17 +49,21 @@ struct Peer {
     /// The processes that it takes.
     pids: Vec<i32>,
     start: Duration,
-    /// In bytes, at each of [`OBJECTS`].
+    /// In bytes, at each number of objects.
     memory: Vec<u64>,
     latencies: Latencies,
 }
 
 fn main() {
-    // `cargo bench` says so, and there is nothing to choose.
-    let _ = std::env::args();
+    let size = if std::env::var_os("ONCELET_BENCH").is_some_and(|value| value == "quick") { QUICK } else { LONG };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let binary = std::env::var_os("ONCELET_BIN").map(PathBuf::from).expect("ONCELET_BIN names the oncelet to measure");
     let dir = tempfile::Builder::new().prefix("oncelet-bench-").tempdir().unwrap();
+    let of_runs = dir.path().join("runs");
+    std::fs::create_dir(&of_runs).unwrap();
+    let runs = runs::measure(&runtime, &binary, &of_runs, &size.runs);
+    println!("{runs}");
+    runs.write();
 
     let (up, start_ours) = timed(|| start_up(&binary, &dir));
     let (kube, start_theirs) = timed(|| KubeApiserver::start().expect("a kube-apiserver can be started"));
@@ -55,7 +78,7 @@ fn main() {
     let mut theirs = peer(kube.kubeconfig(), kube.pids(), start_theirs);
 
     let mut there = 0;
-    for objects in OBJECTS {
+    for &objects in size.objects {
         for peer in [&mut ours, &mut theirs] {
             peer.load.create(there..objects);
             peer.load.settle();
@@ -65,15 +88,16 @@ fn main() {
         eprintln!("{objects} objects are there");
     }
     let watching = [ours.load.watch(WATCHERS), theirs.load.watch(WATCHERS)];
-    for round in 0..ROUNDS {
+    for round in 0..size.rounds {
         for (peer, watchers) in [&mut ours, &mut theirs].into_iter().zip(&watching) {
             peer.latencies.add(peer.load.change(watchers, there));
         }
-        eprintln!("round {} of {ROUNDS} is done", round + 1);
+        eprintln!("round {} of {} is done", round + 1, size.rounds);
     }
-    let report = report(&ours, &theirs);
-    print!("{report}");
-    report.write();
+    let report = report(&ours, &theirs, size.objects);
+    let api = Section { name: "the API server", ours: "oncelet up", theirs: "kube-apiserver + etcd", report };
+    print!("{api}");
+    api.write();
     drop((up, kube, watching));
 }
 
@@ -117,16 +141,18 @@ fn resident(pids: &[i32]) -> u64 {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "figures for people")]
-fn report(ours: &Peer, theirs: &Peer) -> Report {
+fn report(ours: &Peer, theirs: &Peer, objects: &[usize]) -> Report {
     let mut report = Report::default();
     let seconds = |peer: &Peer| peer.start.as_secs_f64();
     report.row(Measure::seconds("start, until our kinds are served"), seconds(ours), seconds(theirs), 0.1);
-    for (at, objects) in OBJECTS.iter().enumerate() {
+    for (at, objects) in objects.iter().enumerate() {
         let mib = |peer: &Peer| peer.memory[at] as f64 / f64::from(1 << 20);
         report.row(Measure::mebibytes(&format!("memory with {objects} objects")), mib(ours), mib(theirs), 0.125);
     }
+    let [.., fewer, most] = objects else { panic!("memory is compared at two numbers of objects") };
     let each = |peer: &Peer| {
-        (peer.memory[2].saturating_sub(peer.memory[1])) as f64 / (OBJECTS[2] - OBJECTS[1]) as f64 / 1024.0
+        let [.., less, more] = peer.memory[..] else { panic!("memory was looked at each time") };
+        more.saturating_sub(less) as f64 / (most - fewer) as f64 / 1024.0
     };
     report.row(Measure::kibibytes("memory for each object more"), each(ours), each(theirs), 1.0);
     for (name, share) in [("p50", 0.5), ("p99", 0.99)] {

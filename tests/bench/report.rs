@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-const BEGIN: &str = "<!-- figures: written by make bench -->";
 const END: &str = "<!-- end of figures -->";
 
 /// What a row is about, and its unit.
@@ -27,6 +26,14 @@ impl Measure {
         Self { name: name.to_owned(), unit: "MiB" }
     }
 
+    pub(crate) fn per_second(name: &str) -> Self {
+        Self { name: name.to_owned(), unit: "/s" }
+    }
+
+    pub(crate) fn mebibytes_per_second(name: &str) -> Self {
+        Self { name: name.to_owned(), unit: "MiB/s" }
+    }
+
     pub(crate) fn kibibytes(name: &str) -> Self {
         Self { name: name.to_owned(), unit: "KiB" }
     }
@@ -41,27 +48,49 @@ pub(crate) struct Report {
 impl Report {
     /// A row that meets its goal where `ours / theirs` is at most `goal`.
     pub(crate) fn row(&mut self, measure: Measure, ours: f64, theirs: f64, goal: f64) {
-        let Measure { name, unit } = measure;
-        let ratio = ours / theirs;
-        let met = if ratio <= goal { "met" } else { "**missed**" };
-        self.rows.push(format!("| {name} | {ours:.2} {unit} | {theirs:.2} {unit} | {ratio:.3} | ≤ {goal} | {met} |"));
+        self.push(measure, [ours, theirs], '≤', goal, ours / theirs <= goal);
     }
 
-    /// Puts the table into `docs/benchmarks.md`.
-    pub(crate) fn write(&self) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
-        let old = std::fs::read_to_string(&path).unwrap();
-        let (before, rest) = old.split_once(BEGIN).expect("docs/benchmarks.md has a place for the figures");
-        let (_, after) = rest.split_once(END).expect("the place for the figures has an end");
-        std::fs::write(path, format!("{before}{BEGIN}\n\n{self}\n{END}{after}")).unwrap();
+    /// A row where more is better: it meets its goal where `ours / theirs` is at least `goal`.
+    pub(crate) fn rate(&mut self, measure: Measure, ours: f64, theirs: f64, goal: f64) {
+        self.push(measure, [ours, theirs], '≥', goal, ours / theirs >= goal);
+    }
+
+    fn push(&mut self, measure: Measure, [ours, theirs]: [f64; 2], sign: char, goal: f64, is_met: bool) {
+        let Measure { name, unit } = measure;
+        let ratio = ours / theirs;
+        let met = if is_met { "met" } else { "**missed**" };
+        self.rows
+            .push(format!("| {name} | {ours:.2} {unit} | {theirs:.2} {unit} | {ratio:.3} | {sign} {goal} | {met} |"));
     }
 }
 
-impl fmt::Display for Report {
+/// A table of `docs/benchmarks.md`.
+pub(crate) struct Section {
+    /// Tells its place on the page.
+    pub(crate) name: &'static str,
+    pub(crate) ours: &'static str,
+    pub(crate) theirs: &'static str,
+    pub(crate) report: Report,
+}
+
+impl Section {
+    /// Puts the table into its place.
+    pub(crate) fn write(&self) {
+        let begin = format!("<!-- figures of {}: written by make bench -->", self.name);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
+        let old = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = old.split_once(&begin).expect("docs/benchmarks.md has a place for the figures");
+        let (_, after) = rest.split_once(END).expect("the place for the figures has an end");
+        std::fs::write(path, format!("{before}{begin}\n\n{self}\n{END}{after}")).unwrap();
+    }
+}
+
+impl fmt::Display for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "On {}:\n", machine())?;
-        writeln!(f, "| what | oncelet up | kube-apiserver + etcd | ratio | goal | |\n|---|---|---|---|---|---|")?;
-        self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))
+        writeln!(f, "| what | {} | {} | ratio | goal | |\n|---|---|---|---|---|---|", self.ours, self.theirs)?;
+        self.report.rows.iter().try_for_each(|row| writeln!(f, "{row}"))
     }
 }
 

@@ -157,11 +157,15 @@ pub(crate) fn one_daemon_works_with_docker_and_podman(world: &mut World) {
     eventually("the run is recovered", || {
         world.oncelet(&["runs", "show", "long"]).is_ok_and(|shown| shown.contains("Exit code:   4")).then_some(())
     });
+    // What is forgotten is forgotten where it ran, without anybody saying where that is.
+    world.oncelet(&["runs", "forget", "there"]).unwrap();
+    apply(world, "there", Some(&podman), "echo there >> /data/runs.log");
+    assert_eq!(world.completed("there")["restored"], false);
     docker::use_host(Some(podman.clone()));
     eventually("the session container is gone", || {
         docker::docker(&["inspect", &world.container_name("session")]).is_err().then_some(())
     });
-    assert_eq!(there.lines("/data/runs.log"), ["there"]);
+    assert_eq!(there.lines("/data/runs.log"), ["there", "there"]);
     drop(there);
     docker::use_host(None);
     apply(world, "long", Some(&podman), "while [ ! -e /data/go ]; do sleep 0.1; done; echo done; exit 4");

@@ -53,13 +53,33 @@ pub(crate) async fn forget_run(store_dir: &Path, engine: &Engine, run: &str) -> 
             bail!("run {} is {}; it cannot be forgotten before it is over", record.id, record.state.name());
         }
         // The container first: should this be cut off, the store still knows the run, and it can be forgotten again.
-        forget_in_container(engine, &record).await?;
+        forget_in_container(&engine_of(&record, engine).await?, &record).await?;
         store.forget(record.id).await?;
         Ok(record)
     };
     let result = result.await;
     store.close().await;
     result
+}
+
+/// The engine that has the container of a run: `usual`, or the one whose address is recorded.
+async fn engine_of(record: &RunRecord, usual: &Engine) -> Result<Engine> {
+    let Some(wanted) = &record.engine_id else { return Ok(usual.clone()) };
+    if usual.identity().await? == *wanted {
+        return Ok(usual.clone());
+    }
+    if let Ok(endpoint) = record.engine.parse()
+        && let Ok(recorded) = Engine::connect(&endpoint)
+        && recorded.identity().await.is_ok_and(|identity| identity == *wanted)
+    {
+        return Ok(recorded);
+    }
+    bail!(
+        "run {} ran in an engine at {} that is neither there now nor at {}; say where it is with --engine",
+        record.id,
+        record.engine,
+        usual.endpoint()
+    )
 }
 
 /// Opens the gate in the container again.
