@@ -9,6 +9,7 @@ use oncelet_api::{ContainerExec, ContainerExecSpec};
 use serde_json::Value;
 
 use crate::browser::Browser;
+use crate::process::eventually;
 use crate::world::{World, sh};
 
 /// The address with the token, as people get it.
@@ -38,8 +39,13 @@ fn row(world: &World, name: &str) -> String {
 
 fn choose(world: &World, browser: &Browser, name: &str) {
     browser.sees(&row(world, name));
-    browser.js(&format!("{}.click()", row(world, name)));
-    browser.reads("#detail h2", name);
+    // A real press of a button, where the row is now; it may be elsewhere a moment later.
+    eventually(&format!("{name} is chosen"), || {
+        let id = browser.js(&format!("{}?.id", row(world, name)));
+        browser.click(&format!("#{}", id.as_str()?));
+        let head = browser.js("document.querySelector('#detail h2')?.innerText");
+        head.as_str()?.starts_with(name).then_some(())
+    });
 }
 
 pub(crate) fn the_page_shows_what_goes_on_and_what_was_written(world: &mut World) {
@@ -96,6 +102,7 @@ pub(crate) fn the_page_shows_what_goes_on_and_what_was_written(world: &mut World
     choose(world, &browser, "watch");
     browser.keys("1");
     browser.reads(".line.stdout", "one");
+    browser.sees("document.querySelector('.log [type=checkbox]').checked");
     db.sh("touch /data/go").unwrap();
     browser.reads(".line.stdout", "two");
     db.sh("touch /data/end").unwrap();
@@ -105,6 +112,11 @@ pub(crate) fn the_page_shows_what_goes_on_and_what_was_written(world: &mut World
     // Long output is there whole, is drawn only where it is seen, and is searched.
     choose(world, &browser, "seed");
     browser.reads("#detail .log .state", "3,000 lines");
+    // Its end is shown first; whoever looks at its beginning is left there.
+    browser.reads(".line", "row 2999");
+    browser.js("document.querySelector('.lines').scrollTo(0, 0)");
+    browser.reads(".line", "row 0");
+    browser.sees("!document.querySelector('.log [type=checkbox]').checked");
     browser.keys("l");
     browser.keys("ROW 299\n");
     browser.reads(".found", "2 of 11 lines");
@@ -172,9 +184,7 @@ pub(crate) fn the_page_reruns_stops_and_forgets_after_asking(world: &mut World) 
     browser.keys("x");
     confirm(&browser, "Forget");
     browser.sees("!document.querySelector('#detail .problem')?.innerText");
-    crate::process::eventually("the run is forgotten", || {
-        world.oncelet(&["runs", "show", &latest.to_string()]).is_err().then_some(())
-    });
+    eventually("the run is forgotten", || world.oncelet(&["runs", "show", &latest.to_string()]).is_err().then_some(()));
     world.delete("job");
     browser.sees(&format!("!{}", row(world, "job")));
 }

@@ -65,20 +65,28 @@ export class Objects extends EventTarget {
   #stale = { exec: null, container: null };
   #ended = null;
   #pause = 1000;
+  #let = false;
+
+  constructor() {
+    super();
+    document.addEventListener("visibilitychange", () => this.#look());
+  }
+
+  // Whoever looks is let in.
+  start() {
+    this.#let = true;
+    this.#look();
+  }
 
   // Follows the feed for as long as somebody looks; a tab in the background gives its connection back.
-  start() {
-    const look = () => {
-      if (document.hidden) {
-        this.#ended?.abort();
-        this.#ended = null;
-      } else if (!this.#ended) {
-        this.#ended = new AbortController();
-        this.#follow(this.#ended.signal);
-      }
-    };
-    document.addEventListener("visibilitychange", look);
-    look();
+  #look() {
+    if (document.hidden) {
+      this.#ended?.abort();
+      this.#ended = null;
+    } else if (this.#let && !this.#ended) {
+      this.#ended = new AbortController();
+      this.#follow(this.#ended.signal);
+    }
   }
 
   async #follow(signal) {
@@ -93,6 +101,7 @@ export class Objects extends EventTarget {
         if (signal.aborted) return;
         if (error.code === 401) {
           this.#ended = null;
+          this.#let = false;
           this.#say("refused", error.message);
           return;
         }

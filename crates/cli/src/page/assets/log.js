@@ -35,9 +35,6 @@ export class Log {
     const streams = ["both", "stdout", "stderr"].map((name) =>
       el("button", { "aria-pressed": String(name === "both"), onclick: (event) => this.#choose(name, event.target) }, name));
     this.frame = el("div", { className: "lines", tabIndex: 0, role: "log", "aria-label": "Output" });
-    this.frame.addEventListener("wheel", (event) => {
-      if (event.deltaY < 0) this.follow.checked = false;
-    }, { passive: true });
     this.node = el("div", { className: "log" },
       el("div", { className: "bar" },
         el("div", { className: "segments small", role: "group", "aria-label": "Stream" }, streams),
@@ -45,6 +42,8 @@ export class Log {
         el("label", {}, this.follow, "follow"), el("label", {}, this.times, "times"), this.state),
       this.frame);
     this.rows = new Rows(this.frame, LINE, (index) => this.#row(this.#shown[index]));
+    // Whoever looks elsewhere is left there, and whoever comes back to the end goes on with it.
+    this.frame.addEventListener("scroll", () => { this.follow.checked = this.rows.isAtEnd; }, { passive: true });
     this.#read();
   }
 
@@ -118,7 +117,7 @@ export class Log {
       this.#drawing = false;
       this.#look();
       this.rows.show(this.#shown.length);
-      if (this.follow.checked && !this.#over) this.rows.toEnd();
+      if (this.follow.checked) this.rows.toEnd();
       const bytes = this.#all.length === 0 ? (this.#over ? "nothing was written" : "nothing written yet") : `${this.#all.length.toLocaleString()} ${this.#all.length === 1 ? "line" : "lines"}`;
       this.state.textContent = this.#over ? bytes : `${bytes}, goes on`;
       this.frame.classList.toggle("empty", this.#all.length === 0);
@@ -146,7 +145,6 @@ export class Log {
 
   #step(by) {
     if (this.#hits.length) {
-      this.follow.checked = false;
       this.#hit = (this.#hit + by + this.#hits.length) % this.#hits.length;
       this.rows.center(this.#hits[this.#hit]);
     }

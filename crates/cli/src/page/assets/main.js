@@ -70,11 +70,11 @@ function row(index) {
   const [namespace, name] = it.key.split("/");
   const text = now.kind === "exec" ? sentence(it) : containerSentence(it);
   const at = it.finished ?? it.started ?? it.created;
-  return el("div", { className: `row ${it.tone}`, role: "option", id: `row-${index}`, "aria-selected": String(it.key === now.key), onclick: () => open(now.kind, it.key) },
+  return el("div", { className: `row ${it.tone}`, role: "option", id: `row-${index}`, title: text, "aria-selected": String(it.key === now.key) },
     el("span", { className: `dot ${it.tone}` }),
     el("span", { className: "name" }, namespace !== "default" && el("span", { className: "dim" }, `${namespace}/`), name),
     el("span", { className: "dim at" }, at && when(at)),
-    el("span", { className: "text", title: text }, text),
+    el("span", { className: "text" }, text),
     el("span", { className: "dim where" }, it.container ?? it.image ?? ""));
 }
 
@@ -176,6 +176,10 @@ objects.addEventListener("line", ({ detail: trouble }) => {
 });
 objects.addEventListener("refused", ({ detail: message }) => enter(message));
 
+list.addEventListener("click", (event) => {
+  const it = now.shown[rows.at(event)];
+  if (it && event.target.closest(".row")) open(now.kind, it.key);
+});
 $("#search").addEventListener("input", () => {
   list.scrollTop = 0;
   draw();

@@ -46,6 +46,7 @@ export class Rows {
   #draw;
   #count = 0;
   #inside = el("div", { className: "rows" });
+  #nodes = new Map();
 
   constructor(frame, height, draw) {
     this.frame = frame;
@@ -65,13 +66,30 @@ export class Rows {
   draw() {
     const first = Math.max(0, Math.floor(this.frame.scrollTop / this.height) - 5);
     const last = Math.min(this.#count, Math.ceil((this.frame.scrollTop + this.frame.clientHeight) / this.height) + 5);
-    const rows = [];
+    for (const [index, node] of this.#nodes) {
+      if (index >= first && index < last) continue;
+      node.remove();
+      this.#nodes.delete(index);
+    }
     for (let index = first; index < last; index++) {
       const row = this.#draw(index);
       row.style.top = `${index * this.height}px`;
-      rows.push(row);
+      const old = this.#nodes.get(index);
+      if (!old) {
+        this.#nodes.set(index, row);
+        this.#inside.append(row);
+      } else if (!old.isEqualNode(row)) {
+        // The row itself stays: who presses a button on it, releases it on the same one.
+        for (const { name, value } of row.attributes) old.setAttribute(name, value);
+        for (const name of old.getAttributeNames()) if (!row.hasAttribute(name)) old.removeAttribute(name);
+        old.replaceChildren(...row.childNodes);
+      }
     }
-    this.#inside.replaceChildren(...rows);
+  }
+
+  // The row under a pointer.
+  at(event) {
+    return Math.floor((event.clientY - this.#inside.getBoundingClientRect().top) / this.height);
   }
 
   reveal(index) {
@@ -84,6 +102,10 @@ export class Rows {
 
   center(index) {
     this.frame.scrollTop = index * this.height - (this.frame.clientHeight - this.height) / 2;
+  }
+
+  get isAtEnd() {
+    return this.frame.scrollTop + this.frame.clientHeight >= this.#count * this.height - this.height / 2;
   }
 
   toEnd() {
