@@ -15,5 +15,4 @@ hack/test-image.sh "$DOCKER_HOST"
 run cargo build --release --locked --package oncelet
 ONCELET_BIN=${CARGO_TARGET_DIR:-$ROOT/target}/release/oncelet
 export ONCELET_BIN
-# The client costs both the same; it is built as the tests are.
-run cargo bench --locked --profile dev --package oncelet-tests --bench bench
+run cargo bench --locked --package oncelet-tests --bench bench

@@ -10,6 +10,7 @@
 mod load;
 mod report;
 mod runs;
+mod store;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,12 +36,12 @@ struct Size {
 const LONG: Size = Size {
     rounds: 5,
     objects: &[0, 1_000, 10_000],
-    runs: runs::Size { programs: 100, crowd: 200, objects: 10_000, output: 1024, rounds: 5 },
+    runs: runs::Size { programs: 100, crowd: 200, objects: 10_000, output: 1024, rounds: 5, stored: 1_000_000 },
 };
 const QUICK: Size = Size {
     rounds: 2,
     objects: &[0, 1_000],
-    runs: runs::Size { programs: 30, crowd: 60, objects: 1_000, output: 128, rounds: 3 },
+    runs: runs::Size { programs: 30, crowd: 60, objects: 1_000, output: 128, rounds: 3, stored: 20_000 },
 };
 
 /// One of the two, with what was measured of it.
@@ -61,6 +62,9 @@ fn main() {
     let dir = tempfile::Builder::new().prefix("oncelet-bench-").tempdir().unwrap();
     let of_runs = dir.path().join("runs");
     std::fs::create_dir(&of_runs).unwrap();
+    let store = store::measure(&runtime, dir.path(), size.rounds);
+    println!("{store}");
+    store.write();
     let runs = runs::measure(&runtime, &binary, &of_runs, &size.runs);
     println!("{runs}");
     runs.write();

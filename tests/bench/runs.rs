@@ -25,6 +25,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::load::Latencies;
 use crate::report::{Measure, Report, Section};
+use crate::store;
 
 const IMAGE: &str = "oncelet-demo/busybox:1";
 /// How many programs are started at a time, through us and through the bare engine.
@@ -43,6 +44,8 @@ pub(crate) struct Size {
     pub(crate) output: u64,
     /// How often what takes long is measured in turn.
     pub(crate) rounds: usize,
+    /// Runs in the store, where that is a lot.
+    pub(crate) stored: usize,
 }
 
 /// Milliseconds.
@@ -102,6 +105,10 @@ pub(crate) fn measure(runtime: &Runtime, binary: &Path, dir: &Path, size: &Size)
         outputs[1].push(bench.output_raw(size.output, ""));
         outputs[2].push(bench.output_raw(size.output, "> /tmp/output"));
     }
+    let few: Vec<_> = (0..size.programs).map(|number| bench.restore(&format!("job-{number}"))).collect();
+    runtime.block_on(store::fill(&dir.join("data/store"), size.stored));
+    eprintln!("{} runs are in the store", size.stored);
+    let many: Vec<_> = (0..size.programs).map(|number| bench.restore(&format!("job-{number}"))).collect();
     bench.end();
 
     let mut report = Report::default();
@@ -129,6 +136,12 @@ pub(crate) fn measure(runtime: &Runtime, binary: &Path, dir: &Path, size: &Size)
     );
     report.rate(Measure::per_second("saturation: programs"), p50(&crowds[0]), p50(&crowds[1]), 0.95);
     report.rate(Measure::per_second(&format!("restore rate, {} objects", size.objects)), restores, patches, 0.8);
+    report.row(
+        Measure::milliseconds(&format!("growth: restore with {} stored runs, beside with few, p50", size.stored)),
+        p50(&many),
+        p50(&few),
+        1.5,
+    );
     let faster = p50(&outputs[1]).max(p50(&outputs[2]));
     report.rate(
         Measure::mebibytes_per_second(&format!("logs: {} MiB of output", size.output)),

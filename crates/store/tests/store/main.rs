@@ -13,5 +13,4 @@ mod migration;
 mod model;
 mod people;
 mod reading;
-mod speed;
 mod support;
