@@ -275,6 +275,8 @@ pub(crate) struct RunsGc {
     pub(crate) data: DataDir,
     #[command(flatten)]
     pub(crate) engine: EngineArg,
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
 #[derive(ClapArgs)]

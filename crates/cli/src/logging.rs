@@ -1,7 +1,6 @@
 //! The daemons' log, on stderr.
 
-use std::io::IsTerminal;
-
+use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;
 
@@ -18,7 +17,8 @@ pub(crate) fn init(format: LogFormat) -> Result<()> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => {
-            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            // As tables and errors do: NO_COLOR, CLICOLOR, and whether it is a terminal.
+            let colour = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
             builder.with_ansi(colour).with_target(false).init();
         }
         LogFormat::Json => builder.json().flatten_event(true).init(),

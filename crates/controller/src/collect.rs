@@ -3,11 +3,13 @@
 use jiff::Timestamp;
 use oncelet_engine::Engine;
 use oncelet_store::Store;
+use serde::Serialize;
 
 use crate::context::one_line;
 
 /// A container of which the engine was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Collected {
     /// Its full ID.
     pub container_id: String,
@@ -16,11 +18,13 @@ pub struct Collected {
     /// How many runs are remembered of it.
     pub runs: u64,
     /// What came of it.
+    #[serde(flatten)]
     pub fate: Fate,
 }
 
 /// What became of the runs of a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "fate")]
 pub enum Fate {
     /// The engine knows it.
     Present,

@@ -11,6 +11,7 @@ use oncelet_store::Store;
 use super::{container, find};
 use crate::args::{RunsForget, RunsGc, RunsMark};
 use crate::clock::now;
+use crate::output;
 use crate::paths::Paths;
 use crate::table::Table;
 
@@ -112,6 +113,9 @@ pub(super) async fn gc(args: RunsGc) -> Result<()> {
     let collected = oncelet_controller::collect(&engine, &store, now()).await;
     store.close().await;
     let collected = collected.map_err(anyhow::Error::msg)?;
+    if output::structured(&collected, args.output)? {
+        return Ok(());
+    }
     if collected.is_empty() {
         eprintln!("No runs in containers of this engine are recorded.");
         return Ok(());
