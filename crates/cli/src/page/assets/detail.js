@@ -81,7 +81,8 @@ export class Detail {
     const tabs = TABS[kind].map((tab, index) =>
       el("button", { role: "tab", title: `${tab} (${index + 1})`, "aria-selected": String(tab === this.#tab[kind]), onclick: () => this.tab(index) }, tab));
     const head = el("header", {},
-      el("h2", {}, el("span", { className: `dot ${it.tone}` }), name, namespace !== "default" && el("small", {}, ` in ${namespace}`)),
+      el("h2", {}, el("button", { className: "icon back", "aria-label": "Back", onclick: () => this.#open(kind, null) }, "‹"),
+        el("span", { className: `dot ${it.tone}` }), name, namespace !== "default" && el("small", {}, ` in ${namespace}`)),
       kind === "exec" ? this.#acts(it) : "",
       el("p", { className: `state ${it.tone}` }, kind === "exec" ? sentence(it) : containerSentence(it)),
       kind === "exec" && el("ul", { className: "why" }, this.#told.explanation.map(reason)),
@@ -218,7 +219,7 @@ export class Detail {
     if (!execs.length) return el("p", { className: "dim pad" }, "No exec is for this container.");
     return el("div", { className: "timeline" }, execs.map((exec) =>
       el("button", { className: "entry", onclick: () => this.#open("exec", exec.key) },
-        el("span", { className: `dot ${exec.tone}` }), el("span", { className: "name" }, plain(exec.key)), el("span", { className: "dim" }, sentence(exec)))));
+        el("span", { className: `dot ${exec.tone}` }), el("span", { className: "name" }, plain(exec.key)), el("span", { className: exec.tone === "bad" ? "bad" : "dim" }, sentence(exec)))));
   }
 }
 
