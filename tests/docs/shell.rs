@@ -1,7 +1,7 @@
 //! A shell of a reader's own.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ pub(crate) struct Shell {
     bash: Child,
     input: ChildStdin,
     output: Receiver<String>,
+    /// What was begun beside the shell.
+    begun: Vec<String>,
 }
 
 impl Shell {
@@ -31,8 +33,7 @@ impl Shell {
         bin.pop();
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         let mut bash = Command::new("bash")
-            // Jobs, so that %1 is the daemon, in a process group of its own.
-            .args(["--norc", "--noprofile", "-m"])
+            .args(["--norc", "--noprofile"])
             .current_dir(home.path())
             .env("HOME", home.path())
             .env("PATH", path)
@@ -49,7 +50,7 @@ impl Shell {
         let lines = BufReader::new(bash.stdout.take().unwrap()).lines();
         let (sender, output) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { home, bash, input, output }
+        Self { home, bash, input, output, begun: Vec::new() }
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -68,21 +69,42 @@ impl Shell {
 
     /// Begins what goes on beside the shell, and waits until it has printed what is expected.
     fn begin(&mut self, command: &str, expected: &[String]) -> Result<(), String> {
-        writeln!(self.input, "{command} >background 2>background.log </dev/null & echo '{MARK}'$?").unwrap();
-        self.printed()?;
+        // A file of its own: what an earlier one has said is not what this one says.
+        let file = self.background();
+        writeln!(
+            self.input,
+            "{command} >{file} 2>{file}.log </dev/null & echo $!; echo '{MARK}'0",
+            file = file.display()
+        )
+        .unwrap();
+        let (pid, _) = self.printed()?;
+        self.begun.extend(pid);
         let begun = Instant::now();
         loop {
-            let text = std::fs::read_to_string(self.home().join("background")).unwrap_or_default();
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
             if matches(expected, &text.lines().collect::<Vec<_>>()) {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
-                let log = std::fs::read_to_string(self.home().join("background.log")).unwrap_or_default();
+                let log = self.log();
                 return Err(format!("it printed\n{text}\n{log}"));
             }
             // A file tells nobody that it grows.
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Where the next one that goes on beside the shell writes.
+    fn background(&self) -> PathBuf {
+        self.home().join(format!("background-{}", self.begun.len()))
+    }
+
+    /// The end of what the last one logged.
+    fn log(&self) -> String {
+        let file = self.home().join(format!("background-{}.log", self.begun.len().saturating_sub(1)));
+        let log = std::fs::read_to_string(file).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// What is printed until the mark, and the exit code.
@@ -117,9 +139,7 @@ impl Shell {
         if code == wanted && matches(expected, &lines) {
             return Ok(());
         }
-        let log = std::fs::read_to_string(self.home().join("background.log")).unwrap_or_default();
-        let log: Vec<_> = log.lines().rev().take(20).collect();
-        let log = log.into_iter().rev().collect::<Vec<_>>().join("\n");
+        let log = self.log();
         Err(format!(
             "it ended with {code} and printed\n{}\n--- the page says\n{}\n--- oncelet logged\n{log}",
             lines.join("\n"),
@@ -127,9 +147,12 @@ impl Shell {
         ))
     }
 
-    /// Ends what still runs.
+    /// Ends what still runs. The shell itself may be in the middle of a command that never ends.
     pub(crate) fn end(mut self) {
-        let _ = writeln!(self.input, "kill $(jobs -p) 2>/dev/null; wait; exit");
+        for pid in &self.begun {
+            let _ = Command::new("kill").arg(pid).stderr(Stdio::null()).status();
+        }
+        let _ = self.bash.kill();
         let _ = self.bash.wait();
     }
 }
