@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::context::one_line;
 
-/// A reconcile makes a few requests, each with an end of its own: one that takes longer than this hangs.
+/// The reconcile of an exec makes a few requests, each with an end of its own: one that takes longer than this hangs.
 const HUNG: Duration = Duration::from_mins(5);
 /// The sweep for runs without a daemon comes every ten seconds, and asks the engine for each.
 const STILL: Duration = Duration::from_mins(2);
@@ -31,7 +31,7 @@ pub struct Progress(Arc<Mutex<State>>);
 struct State {
     /// When the last sweep ended, and why the store cannot be used then; `None` before the controller runs.
     swept: Option<(Instant, Result<(), String>)>,
-    /// The reconciles that go on, by number.
+    /// The reconciles that go on and are to end soon, by number.
     running: HashMap<u64, (String, Instant)>,
     reconciles: u64,
     /// Why a watch does not work now, by kind.
@@ -103,7 +103,7 @@ impl Progress {
         if let Some(waited) = queue.take(&ObjectRef::from_obj(object)) {
             metrics::histogram!("workqueue_queue_duration_seconds", "name" => controller).record(waited);
         }
-        let running = Running::begin(self.clone(), object, controller);
+        let running = Running::begin(self.clone(), object, queue);
         let result = work.await;
         let outcome = if result.is_ok() { "success" } else { "error" };
         metrics::counter!("controller_runtime_reconcile_total", "controller" => controller, "result" => outcome)
@@ -123,13 +123,15 @@ struct Running {
 }
 
 impl Running {
-    fn begin<K: Resource<DynamicType = ()>>(progress: Progress, object: &K, controller: &'static str) -> Self {
-        let since = Instant::now();
+    fn begin<K: Resource<DynamicType = ()>>(progress: Progress, object: &K, queue: &Queue<K>) -> Self {
+        let (since, controller) = (Instant::now(), queue.name);
         let mut state = progress.state();
         state.reconciles += 1;
         let number = state.reconciles;
         let name = format!("{} {}/{}", K::kind(&()), object.namespace().unwrap_or_default(), object.name_any());
-        state.running.insert(number, (name, since));
+        if queue.ends_soon {
+            state.running.insert(number, (name, since));
+        }
         drop(state);
         metrics::gauge!("controller_runtime_active_workers", "controller" => controller).increment(1);
         Self { progress, number, controller, since }
@@ -144,24 +146,31 @@ impl Drop for Running {
 }
 
 /// The objects that wait for a reconcile, each once. The runtime keeps its own queue and does not show it; this one gets the
-/// same objects and loses them at the same moments.
+/// same objects, but for those whose time to look again has come, and loses them at the same moments.
 pub(crate) struct Queue<K: Resource>
 where
     K::DynamicType: Hash + Eq,
 {
     name: &'static str,
+    /// Whether a reconcile that lasts is one that hangs.
+    ends_soon: bool,
     waiting: Arc<Mutex<HashMap<ObjectRef<K>, Instant>>>,
 }
 
 impl<K: Resource<DynamicType = ()>> Clone for Queue<K> {
     fn clone(&self) -> Self {
-        Self { name: self.name, waiting: self.waiting.clone() }
+        Self { name: self.name, ends_soon: self.ends_soon, waiting: self.waiting.clone() }
     }
 }
 
 impl<K: Resource<DynamicType = ()>> Queue<K> {
-    pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, waiting: Arc::default() }
+    pub(crate) fn of_execs() -> Self {
+        Self { name: "containerexec", ends_soon: true, waiting: Arc::default() }
+    }
+
+    /// Pulling an image takes as long as it takes.
+    pub(crate) fn of_containers() -> Self {
+        Self { name: "container", ends_soon: false, waiting: Arc::default() }
     }
 
     pub(crate) fn add(&self, object: &ObjectRef<K>) {
@@ -188,7 +197,7 @@ impl<K: Resource<DynamicType = ()>> Queue<K> {
 
 #[cfg(test)]
 mod tests {
-    use oncelet_api::{ContainerExec, ContainerExecSpec};
+    use oncelet_api::{Container, ContainerExec, ContainerExecSpec};
 
     use super::*;
 
@@ -207,7 +216,7 @@ mod tests {
         assert_eq!(progress.stuck(), None);
 
         let exec = ContainerExec::new("seed", ContainerExecSpec::default());
-        let running = Running::begin(progress.clone(), &exec, "containerexec");
+        let running = Running::begin(progress.clone(), &exec, &Queue::of_execs());
         for _ in 0..4 {
             tokio::time::advance(STILL * 9 / 10).await;
             progress.swept(Ok(()));
@@ -215,11 +224,22 @@ mod tests {
         assert!(progress.stuck().unwrap().contains("ContainerExec /seed"));
         drop(running);
         assert_eq!(progress.stuck(), None);
+
+        // That of a container may be pulling an image.
+        let container: Container =
+            serde_json::from_value(serde_json::json!({"metadata": {"name": "db"}, "spec": {"mode": "session"}}))
+                .unwrap();
+        let _pulls = Running::begin(progress.clone(), &container, &Queue::of_containers());
+        for _ in 0..4 {
+            tokio::time::advance(STILL * 9 / 10).await;
+            progress.swept(Ok(()));
+        }
+        assert_eq!(progress.stuck(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_object_waits_once_and_until_it_is_taken_or_gone() {
-        let queue = Queue::<ContainerExec>::new("containerexec");
+        let queue = Queue::<ContainerExec>::of_execs();
         let progress = Progress::default();
         let exec = ContainerExec::new("seed", ContainerExecSpec::default());
         let name = ObjectRef::from_obj(&exec);

@@ -86,7 +86,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     let store = StoreGate::open(store_dir, now, shutdown.clone()).await;
     let (wake, woken) = mpsc::unbounded_channel();
-    let (exec_queue, container_queue) = (Queue::new("containerexec"), Queue::new("container"));
+    let (exec_queue, container_queue) = (Queue::of_execs(), Queue::of_containers());
     let (container_objects, touched_containers, changed_containers) =
         watched(container_api, &progress, &container_queue);
     let (exec_objects, touched_execs, changed_execs) = watched(exec_api, &progress, &exec_queue);
