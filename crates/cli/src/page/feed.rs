@@ -43,17 +43,12 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let key = |object: &K| format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
-    watcher(api, watcher::Config::default()).default_backoff().filter_map(move |event| {
-        let told = match event {
-            Ok(Event::Init) => Some(json!({"begin": kind})),
-            Ok(Event::InitApply(it) | Event::Apply(it)) => {
-                Some(json!({"kind": kind, "key": key(&it), "it": summary(&it)}))
-            }
-            Ok(Event::Delete(it)) => Some(json!({"kind": kind, "key": key(&it)})),
-            Ok(Event::InitDone) => Some(json!({"all": kind})),
-            Err(error) => Some(json!({"trouble": crate::output::one_line(&error.into())})),
-        };
-        async move { told }
+    watcher(api, watcher::Config::default()).default_backoff().map(move |event| match event {
+        Ok(Event::Init) => json!({"begin": kind}),
+        Ok(Event::InitApply(it) | Event::Apply(it)) => json!({"kind": kind, "key": key(&it), "it": summary(&it)}),
+        Ok(Event::Delete(it)) => json!({"kind": kind, "key": key(&it)}),
+        Ok(Event::InitDone) => json!({"all": kind}),
+        Err(error) => json!({"trouble": crate::output::one_line(&error.into())}),
     })
 }
 
