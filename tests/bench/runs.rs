@@ -193,8 +193,11 @@ impl<'a> Bench<'a> {
         let (tell, seen) = unbounded_channel();
         let watched = execs.clone();
         runtime.spawn(async move {
-            let mut changes = std::pin::pin!(watcher(watched, watcher::Config::default()).applied_objects());
-            while let Ok(Some(exec)) = changes.try_next().await {
+            let changes = watcher(watched, watcher::Config::default()).default_backoff().applied_objects();
+            let mut changes = std::pin::pin!(changes);
+            while let Some(change) = changes.next().await {
+                // Where there was too much to tell, all is listed again.
+                let Ok(exec) = change else { continue };
                 let status = exec.status.clone().unwrap_or_default();
                 if tell.send((exec.name_any(), status, Instant::now())).is_err() {
                     return;

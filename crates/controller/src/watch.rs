@@ -10,7 +10,8 @@ use kube::api::ListParams;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store as Reflector};
-use kube::runtime::{Controller, WatchStreamExt, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{Controller, WatchStreamExt};
 use kube::{Api, Client, ResourceExt};
 use oncelet_api::{Container, ContainerExec};
 use oncelet_core::RunName;
@@ -184,16 +185,38 @@ where
     let (objects, writer) = reflector::store();
     let (tell, changed) = mpsc::unbounded_channel();
     let (progress, queue) = (progress.clone(), queue.clone());
-    let touched = watcher(api, watcher::Config::default())
+    let steps = watcher(api, watcher::Config::default())
         .default_backoff()
         .inspect(move |step| progress.watched(&queue, step))
-        .reflect(writer)
-        .touched_objects()
-        .inspect_ok(move |object: &K| {
-            // The receiver is gone only when the controller ends.
-            let _ = tell.send(object.clone());
-        });
+        .reflect(writer);
+    let touched = as_shown(steps, objects.clone()).inspect_ok(move |object: &K| {
+        // The receiver is gone only when the controller ends.
+        let _ = tell.send(object.clone());
+    });
     (objects, touched, changed)
+}
+
+/// The objects of a watch, each once the reflector shows it as it is.
+///
+/// kube's own `touched_objects` tells of the objects of a list while it is read, and the reflector shows them at its end. A controller
+/// waits for the first list. After a later one (the watch was too old: there was too much to tell, or nobody to tell it to) what is
+/// new in it would be looked for too early, not be found, and never be looked at again.
+fn as_shown<K>(
+    steps: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+    shown: Reflector<K>,
+) -> impl Stream<Item = Result<K, watcher::Error>> + Send + 'static
+where
+    K: kube::Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    steps.flat_map(move |step| {
+        let touched = match step {
+            Ok(Event::Apply(object) | Event::Delete(object)) => vec![Ok(object)],
+            Ok(Event::Init | Event::InitApply(_)) => Vec::new(),
+            Ok(Event::InitDone) => shown.state().iter().map(|object| Ok(K::clone(object))).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        stream::iter(touched)
+    })
 }
 
 /// The objects of a stream, which wait from then on.
@@ -389,5 +412,42 @@ fn log<K: kube::Resource>(
         // The reconcile's own errors are logged where the pause is chosen; an object that went away needs nothing.
         Ok(_) | Err(Error::ReconcilerFailed(..) | Error::ObjectNotFound(_)) => {}
         Err(error) => tracing::warn!("{}", one_line(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oncelet_api::ContainerExecSpec;
+
+    use super::*;
+
+    fn exec(name: &str) -> ContainerExec {
+        let mut exec = ContainerExec::new(name, ContainerExecSpec::default());
+        exec.metadata.namespace = Some("team".to_owned());
+        exec
+    }
+
+    /// What is told of too early is looked for, not found, and never looked at again.
+    #[tokio::test]
+    async fn objects_are_told_of_only_once_the_reflector_shows_them() {
+        let (shown, writer) = reflector::store();
+        let steps = stream::iter([
+            Event::Init,
+            Event::InitApply(exec("first")),
+            Event::InitDone,
+            Event::Apply(exec("second")),
+            // The watch was too old: all is listed again, and something new is there.
+            Event::Init,
+            Event::InitApply(exec("first")),
+            Event::InitApply(exec("new")),
+            Event::InitDone,
+        ]);
+        let touched = as_shown(steps.map(Ok).reflect(writer), shown.clone()).map_ok(|object| {
+            assert!(shown.get(&ObjectRef::from_obj(&object)).is_some(), "{} is told of too early", object.name_any());
+            object.name_any()
+        });
+        let mut touched: Vec<_> = touched.try_collect().await.unwrap();
+        touched[2..].sort();
+        assert_eq!(touched, ["first", "second", "first", "new"]);
     }
 }

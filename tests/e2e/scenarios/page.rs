@@ -237,6 +237,8 @@ pub(crate) fn the_page_works_with_five_thousand_objects(world: &mut World) {
     });
     let browser = open(world);
     browser.reads("#kinds [aria-selected=true] .count", "5,000");
+    // Each was looked at by the controller, however fast they came.
+    browser.reads(".chip.wait", "Waiting 5,000");
     // Only what is in sight is there, wherever one looks.
     browser.js("document.querySelector('#list').scrollTo(0, 1e9)");
     browser.sees("document.querySelector('#row-4999')");
