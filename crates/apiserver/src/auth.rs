@@ -1,7 +1,13 @@
 //! Who may ask: the holder of the token, or of the client certificate.
 
+use std::path::Path;
+use std::{fs, io};
+
 use http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
+
+use crate::Error;
+use crate::files::write_private;
 
 /// Everybody who is admitted is this one user.
 pub(crate) const USER: &str = "oncelet:admin";
@@ -10,24 +16,47 @@ pub(crate) const USER: &str = "oncelet:admin";
 #[derive(Clone, Copy)]
 pub(crate) struct Certified;
 
-/// The bearer token. Not printable, so that it cannot reach a log.
-pub(crate) struct Token(String);
+/// A bearer token. Not printable, so that it cannot reach a log.
+#[derive(Clone)]
+pub struct Token(String);
 
 impl Token {
     pub(crate) fn new(token: String) -> Self {
         Self(token)
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// The token of the file `path`, made the first time: 256 random bits.
+    pub fn kept(path: &Path) -> Result<Self, Error> {
+        match fs::read_to_string(path) {
+            Ok(kept) if kept.trim().len() >= 43 => return Ok(Self::new(kept.trim().to_owned())),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::state(path, source)),
+        }
+        let token = random_token().map_err(Error::Tls)?;
+        write_private(path, token.as_bytes()).map_err(|source| Error::state(path, source))?;
+        Ok(Self::new(token))
+    }
+
+    /// The token itself.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 
     /// Whether the request carries the token. Takes as long for a wrong token as for the right one.
-    pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
+    pub fn admits(&self, headers: &HeaderMap) -> bool {
         let value = headers.get(header::AUTHORIZATION).map_or(&[][..], |value| value.as_bytes());
         let Some((scheme, token)) = value.split_at_checked(7) else { return false };
         scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(token.trim_ascii().ct_eq(self.0.as_bytes()))
     }
+}
+
+fn random_token() -> Result<String, rustls::Error> {
+    use base64::Engine;
+    let mut bytes = [0u8; 32];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut bytes).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
+    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
 }
 
 #[cfg(test)]
@@ -48,5 +77,14 @@ mod tests {
             assert!(!admits(wrong), "{wrong}");
         }
         assert!(!token.admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_token_is_made_once_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let first = Token::kept(&path).unwrap();
+        assert_eq!(first.expose().len(), 43);
+        assert_eq!(Token::kept(&path).unwrap().expose(), first.expose());
     }
 }

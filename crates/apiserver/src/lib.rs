@@ -43,6 +43,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use auth::Token;
 pub use files::write_private;
 pub use part::{Part, PartQuery, PartRefusal, PartSource, PartStream};
 pub use server::{Config, Server};

@@ -75,7 +75,7 @@ impl Server {
         let listener = listener.map_err(|source| Error::Listen { address: config.listen, source })?;
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
         let identity = tls::identity(&config.state_dir, address.ip(), now)?;
-        let token = token(&config.state_dir)?;
+        let token = Token::kept(&config.state_dir.join("token"))?;
         let first = first_version(&config.state_dir, now)?;
         let store = if config.persist {
             let (file, objects) = ObjectFile::open(&config.state_dir.join("objects.db")).await?;
@@ -102,8 +102,8 @@ impl Server {
     }
 
     /// The bearer token of its clients, as in the kubeconfig.
-    pub fn token(&self) -> &str {
-        self.app.token.expose()
+    pub fn token(&self) -> Token {
+        self.app.token.clone()
     }
 
     /// Serves until `shutdown`. Open watches end cleanly then, and running requests get a moment to finish.
@@ -186,28 +186,6 @@ fn url(address: SocketAddr) -> String {
     }
 }
 
-/// The token of the state directory, made on the first start: 256 random bits.
-fn token(state_dir: &Path) -> Result<Token, Error> {
-    let path = state_dir.join("token");
-    match fs::read_to_string(&path) {
-        Ok(kept) if kept.trim().len() >= 43 => return Ok(Token::new(kept.trim().to_owned())),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(Error::state(&path, source)),
-    }
-    let token = random_token().map_err(Error::Tls)?;
-    write_private(&path, token.as_bytes()).map_err(|source| Error::state(&path, source))?;
-    Ok(Token::new(token))
-}
-
-fn random_token() -> Result<String, rustls::Error> {
-    use base64::Engine;
-    let mut bytes = [0u8; 32];
-    let random = rustls::crypto::ring::default_provider().secure_random;
-    random.fill(&mut bytes).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
-    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
-}
-
 /// A version above every one of earlier runs, also when the clock was set back: microseconds since 1970, or the mark
 /// that the last run left.
 fn first_version(state_dir: &Path, now: Timestamp) -> Result<u64, Error> {
@@ -248,13 +226,5 @@ mod tests {
         let first = first_version(dir.path(), at(1_800_000_000)).unwrap();
         let second = first_version(dir.path(), at(1_700_000_000)).unwrap();
         assert!(second > first);
-    }
-
-    #[test]
-    fn a_token_is_made_once_and_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = token(dir.path()).unwrap();
-        assert_eq!(first.expose().len(), 43);
-        assert_eq!(token(dir.path()).unwrap().expose(), first.expose());
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use kube::Client;
-use oncelet_apiserver::Server;
+use oncelet_apiserver::{Server, Token};
 use oncelet_controller::Progress;
 use oncelet_engine::Engine;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,7 +42,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
         now,
     })
     .await?;
-    let (url, token) = (server.url(), server.token().to_owned());
+    let (url, token) = (server.url(), server.token());
     // The server outlives the controller, whose last writes it still takes.
     let server_shutdown = CancellationToken::new();
     let serving = tokio::spawn(server.serve(server_shutdown.clone()));
@@ -50,7 +50,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
     let client = client_from(&kubeconfig).await?;
     let session = Session::begin(&paths.sessions())?;
     tokio::spawn(Session::clear_earlier(paths.sessions(), engine.clone()));
-    let page = serve_page(args.page, &client, &engine, &paths, Some(token), &shutdown).await;
+    let page = serve_page(args.page, &client, &engine, &paths, || Ok(token), &shutdown).await;
     print_welcome(&url, page.as_deref(), &kubeconfig, &paths, &engine).await;
     let (traces, steps) = Traces::begin()?;
     let config = oncelet_controller::Config {
@@ -77,7 +77,9 @@ pub(crate) async fn controller(args: Controller) -> Result<()> {
         Some(path) => client_from(path).await?,
         None => Client::try_default().await.context("no kubeconfig was found; say where with --kubeconfig")?,
     };
-    serve_page(args.page, &client, &engine, &paths, None, &shutdown).await;
+    // The cluster's token is not ours to give away. Kept, so that an open page goes on after the next start.
+    let token = || Ok(Token::kept(&paths.page_token())?);
+    serve_page(args.page, &client, &engine, &paths, token, &shutdown).await;
     // Its objects outlive it, and so do their containers.
     let (traces, steps) = Traces::begin()?;
     let store_dir = paths.store();
@@ -114,11 +116,13 @@ async fn serve_page(
     client: &Client,
     engine: &Engine,
     paths: &Paths,
-    token: Option<String>,
+    token: impl FnOnce() -> Result<Token>,
     shutdown: &CancellationToken,
 ) -> Option<String> {
     let PageAddress::At(address) = address else { return None };
-    match page::serve(address, client.clone(), engine.clone(), paths, token, shutdown.clone()).await {
+    let serving =
+        async { page::serve(address, client.clone(), engine.clone(), paths, token()?, shutdown.clone()).await };
+    match serving.await {
         Ok(url) => {
             tracing::info!("the page is at {url}; the command oncelet page prints how to get in");
             Some(url)

@@ -17,7 +17,7 @@ mod log;
 mod story;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -34,15 +34,13 @@ use futures::Stream;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use oncelet_api::ContainerExec;
-use oncelet_apiserver::write_private;
+use oncelet_apiserver::{Token, write_private};
 use oncelet_core::RunId;
 use oncelet_engine::Engine;
 use serde::Serialize;
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::args;
 use crate::paths::Paths;
@@ -81,7 +79,7 @@ struct Page {
     client: Client,
     store_dir: PathBuf,
     engine: Engine,
-    token: String,
+    token: Token,
     shutdown: CancellationToken,
 }
 
@@ -93,15 +91,14 @@ pub(crate) async fn serve(
     client: Client,
     engine: Engine,
     paths: &Paths,
-    token: Option<String>,
+    token: Token,
     shutdown: CancellationToken,
 ) -> Result<String> {
     let cannot =
         || format!("the page cannot be served at {address}; choose another address with --page, or --page off");
     let listener = TcpListener::bind(address).await.with_context(cannot)?;
     let url = format!("http://{}/", listener.local_addr()?);
-    let token = token.map_or_else(|| own_token(&paths.page_token()), Ok)?;
-    let secret = Address { url: url.clone(), token: token.clone() };
+    let secret = Address { url: url.clone(), token: token.expose().to_owned() };
     write_private(&paths.page(), &serde_json::to_vec(&secret)?)?;
     let page = Page { client, store_dir: paths.store(), engine, token, shutdown: shutdown.clone() };
     let serving = axum::serve(listener, router(Arc::new(page))).with_graceful_shutdown(shutdown.cancelled_owned());
@@ -134,18 +131,6 @@ pub(crate) fn print_address(args: args::Page) -> Result<()> {
         serde_json::from_slice(&text).with_context(|| format!("{} is not what oncelet wrote", file.display()))?;
     println!("{url}#token={token}");
     Ok(())
-}
-
-/// The token where the API server has none of ours: made on the first start, so that an open page goes on after the next.
-fn own_token(file: &Path) -> Result<String> {
-    match std::fs::read_to_string(file) {
-        Ok(token) if token.len() >= 32 => Ok(token),
-        Ok(_) | Err(_) => {
-            let token = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-            write_private(file, token.as_bytes())?;
-            Ok(token)
-        }
-    }
 }
 
 fn router(page: Arc<Page>) -> Router {
@@ -213,8 +198,7 @@ fn is_this_machine(host: &str) -> bool {
 }
 
 async fn only_with_token(State(page): Shared, headers: HeaderMap, request: Request, next: Next) -> Response {
-    let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-    if given.strip_prefix(b"Bearer ").is_some_and(|token| bool::from(token.ct_eq(page.token.as_bytes()))) {
+    if page.token.admits(&headers) {
         return next.run(request).await;
     }
     Refusal::new(StatusCode::UNAUTHORIZED, "this is not the page's token; see: oncelet page").into_response()

@@ -84,8 +84,11 @@ fn state(state: &RunState) -> Cell {
 }
 
 fn exit_cell(state: &RunState) -> Cell {
-    let code = exit_code(state);
-    if ["", "0"].contains(&code.as_str()) { code.into() } else { Cell::loud(code) }
+    match exit_code(state) {
+        None => "".into(),
+        Some(0) => "0".into(),
+        Some(code) => Cell::loud(code.to_string()),
+    }
 }
 
 /// A run and what is known of its output, as `-o json` prints it.
@@ -138,7 +141,7 @@ fn describe(record: &RunRecord, logs: &Logs) -> Result<()> {
     field("State", record.state.name())?;
     field("Marked", &record.marked_at.map(|at| format!("{at:.0}, by a person")).unwrap_or_default())?;
     field("Capture", &capture(&record.capture))?;
-    field("Exit code", &exit_code(&record.state))?;
+    field("Exit code", &exit_code(&record.state).map(|code| code.to_string()).unwrap_or_default())?;
     field("Message", message(&record.state))?;
     field("Claimed", &format!("{:.6}", record.claimed_at))?;
     field("Started", &started.map(|at| format!("{at:.6}")).unwrap_or_default())?;
@@ -202,10 +205,10 @@ pub(crate) fn times(state: &RunState) -> (Option<Timestamp>, Option<Timestamp>) 
 }
 
 /// A program's exit code, where it has one.
-pub(crate) fn exit_code(state: &RunState) -> String {
+pub(crate) fn exit_code(state: &RunState) -> Option<i64> {
     match state {
-        RunState::Ended { outcome, .. } => outcome.exit_code().map(|code| code.to_string()).unwrap_or_default(),
-        _ => String::new(),
+        RunState::Ended { outcome, .. } => outcome.exit_code(),
+        _ => None,
     }
 }
 

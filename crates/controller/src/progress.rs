@@ -128,8 +128,8 @@ impl Running {
         let mut state = progress.state();
         state.reconciles += 1;
         let number = state.reconciles;
-        let name = format!("{} {}/{}", K::kind(&()), object.namespace().unwrap_or_default(), object.name_any());
         if queue.ends_soon {
+            let name = format!("{} {}/{}", K::kind(&()), object.namespace().unwrap_or_default(), object.name_any());
             state.running.insert(number, (name, since));
         }
         drop(state);

@@ -56,7 +56,6 @@ where
 fn exec(it: &ContainerExec) -> Value {
     let status = it.status.clone().unwrap_or_default();
     json!({
-        "uid": it.uid(),
         "created": it.creation_timestamp().map(|time| time.0),
         "container": status.container_name.or_else(|| it.spec.container_name.clone()).or_else(|| it.spec.engine_container.clone()),
         "object": it.spec.container_name,
@@ -76,7 +75,6 @@ fn exec(it: &ContainerExec) -> Value {
 fn container(it: &Container) -> Value {
     let status = it.status.clone().unwrap_or_default();
     json!({
-        "uid": it.uid(),
         "created": it.creation_timestamp().map(|time| time.0),
         "container": status.container_name,
         "image": it.spec.image,

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
 use oncelet_api::{Container, ContainerExecStatus};
-use oncelet_core::{RunId, RunRecord, RunState};
+use oncelet_core::{RunId, RunRecord};
 use oncelet_store::{Filter, Store};
 use serde_json::{Value, json};
 
@@ -30,7 +30,6 @@ pub(super) async fn exec(State(page): Shared, extract::Path((namespace, name)): 
         "explanation": explain::tell(&object, &status, record.as_ref()),
         "events": events(&page, &namespace, "ContainerExec", &name).await?,
         "runs": runs,
-        "remembered": record.map(|record| entry(&record)),
         "object": object,
     })))
 }
@@ -83,12 +82,9 @@ fn entry(record: &RunRecord) -> Value {
     json!({
         "run": record.id,
         "name": record.key.name.as_str(),
-        "token": record.key.token,
         "container": record.container_id,
-        "object": record.object_uid,
         "state": record.state.name(),
-        "ended": matches!(record.state, RunState::Ended { .. }),
-        "exit": exit_code(&record.state).parse::<i64>().ok(),
+        "exit": exit_code(&record.state),
         "message": message(&record.state),
         "claimed": record.claimed_at,
         "started": started,
