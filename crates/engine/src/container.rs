@@ -159,9 +159,16 @@ pub struct Port {
 impl Engine {
     /// Finds a container by its name or its ID (whole or a prefix); a leading `/` is ignored. A whole ID always wins
     /// over a name. `None` if there is none.
+    ///
+    /// The engine says what is true after this was called. Whoever asks for the same while the engine is being asked waits
+    /// for the next answer together with all others who do.
     pub async fn container(&self, name_or_id: &str) -> Result<Option<Container>, Error> {
         let reference = name_or_id.trim_start_matches('/');
         limits::check_reference(reference)?;
+        self.inspections().ask(reference, || self.container_now(reference)).await
+    }
+
+    async fn container_now(&self, reference: &str) -> Result<Option<Container>, Error> {
         match self.get::<raw::Inspection>(&format!("/containers/{reference}/json")).await {
             Ok(found) => found.into_container().map(Some).map_err(|error| Error::protocol(self.endpoint(), error)),
             Err(error) => match error.about_container(reference) {

@@ -8,13 +8,15 @@ use std::{
 };
 
 use bollard::Docker;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::{
-    Endpoint, Error,
+    Container, Endpoint, Error,
     endpoint::{self, Target},
     remote::Tunnel,
+    shared::Shared,
+    starts::Starts,
     supervise::Supervisors,
 };
 
@@ -25,8 +27,6 @@ pub(crate) const SLOW_CALL: Duration = Duration::from_mins(2);
 /// The HTTP client's own limit, above all of ours, which are the ones that count. It covers only the time to a
 /// response's head, never a stream.
 const CLIENT_SECONDS: u64 = 3600;
-/// More starts at once than this only queue inside the engine, each slower than the one before.
-const STARTS_AT_ONCE: usize = 4;
 
 /// A container engine. Cheap to clone; all clones share one bound on concurrent starts.
 #[derive(Clone, Debug)]
@@ -41,8 +41,9 @@ struct Inner {
     searched: String,
     resolved: OnceLock<Resolved>,
     product: OnceCell<Product>,
-    starts: Arc<Semaphore>,
+    starts: Starts,
     identity: OnceCell<String>,
+    inspections: Shared<Result<Option<Container>, Error>>,
     supervisors: Supervisors,
 }
 
@@ -108,8 +109,9 @@ impl Engine {
             searched,
             resolved: OnceLock::new(),
             product: OnceCell::new(),
-            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+            starts: Starts::default(),
             identity: OnceCell::new(),
+            inspections: Shared::default(),
             supervisors: Supervisors::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -160,12 +162,16 @@ impl Engine {
         })
     }
 
+    pub(crate) fn inspections(&self) -> &Shared<Result<Option<Container>, Error>> {
+        &self.inner.inspections
+    }
+
     pub(crate) fn supervisors(&self) -> &Supervisors {
         &self.inner.supervisors
     }
 
-    pub(crate) fn starts(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.inner.starts)
+    pub(crate) fn starts(&self) -> &Starts {
+        &self.inner.starts
     }
 
     fn resolve(&self) -> Option<&Resolved> {

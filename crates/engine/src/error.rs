@@ -1,11 +1,13 @@
 //! What can go wrong when talking to an engine.
 
+use std::sync::Arc;
+
 use crate::ContainerId;
 
-type Source = Box<dyn std::error::Error + Send + Sync>;
+type Source = Arc<dyn std::error::Error + Send + Sync>;
 
 /// A call to the engine failed. Texts are for people; [`Error::kind`] is for programs.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The endpoint cannot be used as written.
@@ -156,12 +158,12 @@ impl Error {
         }
     }
 
-    pub(crate) fn unreachable(endpoint: &str, source: impl Into<Source>) -> Self {
-        Self::Unreachable { endpoint: endpoint.to_owned(), source: source.into() }
+    pub(crate) fn unreachable(endpoint: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unreachable { endpoint: endpoint.to_owned(), source: source.into().into() }
     }
 
-    pub(crate) fn protocol(endpoint: &str, source: impl Into<Source>) -> Self {
-        Self::Protocol { endpoint: endpoint.to_owned(), source: source.into() }
+    pub(crate) fn protocol(endpoint: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Protocol { endpoint: endpoint.to_owned(), source: source.into().into() }
     }
 
     pub(crate) fn from_bollard(endpoint: &str, error: bollard::errors::Error) -> Self {

@@ -208,8 +208,7 @@ impl Engine {
             user: new.user.clone(),
             ..CreateExecOptions::default()
         };
-        let starts = self.starts();
-        let _permit = starts.acquire().await;
+        let _turn = self.starts().turn(container).await;
         let created = self
             .call("exec_create", CALL, |docker| async move { docker.create_exec(container.as_str(), options).await })
             .await
@@ -231,13 +230,6 @@ impl Engine {
     ///
     /// Dropping the future leaves it unknown whether the program runs.
     pub async fn start_exec(&self, exec: &ExecId) -> Result<RunningExec, Error> {
-        Ok(self.start(exec).await?.0)
-    }
-
-    /// The same, with the way to the program's stdin, where it has one.
-    pub(crate) async fn start(&self, exec: &ExecId) -> Result<(RunningExec, Option<Stdin>), Error> {
-        // Never closed, so that this cannot fail.
-        let permit = self.starts().acquire_owned().await.ok();
         let before = self.inspect(exec).await?;
         match before.state {
             ExecState::NeverStarted => {}
@@ -248,7 +240,27 @@ impl Engine {
         }
         let container =
             before.container.ok_or_else(|| Error::protocol(self.endpoint(), "an exec without a container"))?;
-        let life = follow::Life::observe(self, container).await?;
+        let life = follow::Life::observe(self, &container).await?;
+        Ok(self.start(exec, container, Some(life)).await?.0)
+    }
+
+    /// Starts a supervisor, which tells itself how it fares, and gives the way to its stdin. That it was started before, or
+    /// is not known any more, may show only in how it ends.
+    pub(crate) async fn start_supervisor(
+        &self,
+        exec: &ExecId,
+        container: &ContainerId,
+    ) -> Result<(RunningExec, Option<Stdin>), Error> {
+        self.start(exec, container.clone(), None).await
+    }
+
+    async fn start(
+        &self,
+        exec: &ExecId,
+        container: ContainerId,
+        life: Option<follow::Life>,
+    ) -> Result<(RunningExec, Option<Stdin>), Error> {
+        let turn = self.starts().turn(&container).await;
         let options = StartExecOptions { detach: false, tty: false, output_capacity: None };
         let started =
             self.call("exec_start", SLOW_CALL, |docker| async move {
@@ -267,7 +279,7 @@ impl Engine {
             }
             Err(error) => return Err(error),
         };
-        Ok((follow::spawn(self.clone(), exec.clone(), life, output, permit), Some(input)))
+        Ok((follow::spawn(self.clone(), exec.clone(), container, life, output, turn), Some(input)))
     }
 
     /// What the engine says of an exec: see [`ExecState`] for how little that is worth.

@@ -23,21 +23,23 @@ use bollard::{container::LogOutput, errors::Error as BollardError};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
-use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    time::sleep,
-};
+use tokio::{sync::mpsc, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     ContainerId, ContainerState, Engine, Error, ExecEnd, ExecEvent, ExecId, ExecState, LostReason, OutputStream,
-    exec::Inspected, pace::Pace, start_failure,
+    exec::Inspected, pace::Pace, start_failure, starts::Turn,
 };
 
 /// Frames between the engine and the reader, of 32 KiB at most each.
 const QUEUE: usize = 64;
 /// More output than this comes from a program, not from an engine that explains itself.
 const LONGEST_EXPLANATION: usize = 64 * 1024;
+
+/// When to ask for the first time whether a program runs: a start takes some 40 ms.
+const SOON: Duration = Duration::from_millis(15);
+/// The same for a supervisor, whose first word mostly says so.
+const LATE: Duration = Duration::from_millis(250);
 
 type RawOutput = Pin<Box<dyn Stream<Item = Result<LogOutput, BollardError>> + Send>>;
 
@@ -95,29 +97,28 @@ impl RunningExec {
 /// One life of a container, from a start to its stop.
 #[derive(Debug)]
 pub(crate) struct Life {
-    container: ContainerId,
     started_at: Option<Timestamp>,
 }
 
 impl Life {
-    pub(crate) async fn observe(engine: &Engine, container: ContainerId) -> Result<Self, Error> {
+    pub(crate) async fn observe(engine: &Engine, container: &ContainerId) -> Result<Self, Error> {
         let found = engine.container(container.as_str()).await?;
         let found = found.ok_or_else(|| Error::NotFound { what: format!("container {container}") })?;
         let started_at = match found.state {
             ContainerState::Running { started_at } => started_at,
             _ => None,
         };
-        Ok(Self { container, started_at })
+        Ok(Self { started_at })
     }
 
-    /// What ended this life, if it is over.
-    async fn end(&self, engine: &Engine) -> Option<String> {
-        let Ok(found) = engine.container(self.container.as_str()).await else {
+    /// What ended this life of `container`, if it is over.
+    async fn end(&self, engine: &Engine, container: &ContainerId) -> Option<String> {
+        let Ok(found) = engine.container(container.as_str()).await else {
             // Not knowing is not an end.
             return None;
         };
         let Some(found) = found else {
-            return Some(format!("the container {} was removed while the program ran", self.container));
+            return Some(format!("the container {container} was removed while the program ran"));
         };
         let what = match found.state {
             ContainerState::Running { started_at } => {
@@ -178,7 +179,9 @@ struct Unread;
 struct Case {
     engine: Engine,
     exec: ExecId,
-    life: Life,
+    container: ContainerId,
+    /// `None` of a supervisor, which tells itself how it fares: whoever listens to it asks for the rest where it does not.
+    life: Option<Life>,
     begun: Instant,
     /// Whether output may be missing.
     incomplete: Arc<AtomicBool>,
@@ -193,20 +196,21 @@ struct Follower {
     pace: Pace,
 }
 
-/// Follows in a task of its own, which ends with the stream or with the returned value. `permit` is given back as
-/// soon as the program runs or has failed to.
+/// Follows in a task of its own, which ends with the stream or with the returned value. `turn` is given back as
+/// soon as the program runs or has failed to. `life` is `None` of a supervisor.
 pub(crate) fn spawn(
     engine: Engine,
     exec: ExecId,
-    life: Life,
+    container: ContainerId,
+    life: Option<Life>,
     output: RawOutput,
-    permit: Option<OwnedSemaphorePermit>,
+    turn: Turn,
 ) -> RunningExec {
     let (sender, events) = mpsc::channel(QUEUE);
     let incomplete = Arc::new(AtomicBool::new(false));
     let begun = Instant::now();
     let follower = Follower {
-        case: Case { engine, exec, life, begun, incomplete: Arc::clone(&incomplete) },
+        case: Case { engine, exec, container, life, begun, incomplete: Arc::clone(&incomplete) },
         output,
         silent: true,
         events: sender,
@@ -214,14 +218,14 @@ pub(crate) fn spawn(
     };
     let task = tokio::spawn(async move {
         // A reader that has gone needs no outcome.
-        let _: Result<(), Unread> = follower.run(permit).await;
+        let _: Result<(), Unread> = follower.run(turn).await;
     });
     RunningExec { events, over: false, incomplete, _follower: Some(AbortOnDropHandle::new(task)) }
 }
 
 impl Follower {
-    async fn run(mut self, permit: Option<OwnedSemaphorePermit>) -> Result<(), Unread> {
-        let opening = self.opening(permit).await;
+    async fn run(mut self, turn: Turn) -> Result<(), Unread> {
+        let opening = self.opening(turn).await;
         let end = match opening {
             Opening::Over(held, stream_end) => {
                 let end = self.case.judge(Some(&held), stream_end).await;
@@ -241,19 +245,26 @@ impl Follower {
                 if self.pace.fell_behind(Instant::now()) {
                     self.case.incomplete.store(true, Ordering::Relaxed);
                 }
-                self.case.judge(None, stream_end).await
+                if self.case.life.is_some() {
+                    self.case.judge(None, stream_end).await
+                } else {
+                    // It has said how it ended, or else only its record can tell.
+                    verdict::lost(LostReason::NotFollowed, "the stream has ended".to_owned())
+                }
             }
         };
         self.events.send(ExecEvent::Ended(end)).await.map_err(|_| Unread)
     }
 
-    /// Holds output back until it is known to be the program's. Gives `permit` back once the engine is through with the
+    /// Holds output back until it is known to be the program's. Gives `turn` back once the engine is through with the
     /// start, whatever came of it.
-    async fn opening(&mut self, mut permit: Option<OwnedSemaphorePermit>) -> Opening {
+    async fn opening(&mut self, turn: Turn) -> Opening {
         let (engine, exec) = (self.case.engine.clone(), self.case.exec.clone());
+        let is_supervisor = self.case.life.is_none();
+        let mut turn = Some(turn);
         // Kept across rounds: Podman answers only once the start is through, and asking anew with each frame would
         // never get an answer.
-        let mut pid = pin!(has_pid(&engine, &exec));
+        let mut pid = pin!(has_pid(&engine, &exec, if is_supervisor { LATE } else { SOON }));
         let mut asking = true;
         let mut held = Held::default();
         loop {
@@ -264,13 +275,14 @@ impl Follower {
                         return Opening::Ran(held);
                     }
                     asking = false;
-                    drop(permit.take());
+                    drop(turn.take());
                 }
                 // Cancel safe: the stream keeps a partial frame in its own buffer.
                 frame = self.frame() => match frame {
                     Ok(frame) => {
+                        let speaks = is_supervisor && oncelet_shim::frame::begins(&frame.1);
                         held.0.push(frame);
-                        if held.size() > LONGEST_EXPLANATION {
+                        if speaks || held.size() > LONGEST_EXPLANATION {
                             return Opening::Ran(held);
                         }
                     }
@@ -319,16 +331,16 @@ impl Follower {
 
 /// Asks until the engine names a pid, which it does only for what has really been started: `true`. `false` once it
 /// will not do so any more.
-async fn has_pid(engine: &Engine, exec: &ExecId) -> bool {
-    let mut wait = Duration::from_millis(5);
+async fn has_pid(engine: &Engine, exec: &ExecId, first: Duration) -> bool {
+    let mut wait = first;
     loop {
+        sleep(wait).await;
         match engine.inspect(exec).await {
             Ok(inspected) if inspected.pid != 0 => return true,
             Ok(Inspected { state: ExecState::Exited { .. } | ExecState::Gone, .. }) => return false,
             // Being started; or not to be asked just now, which is no answer.
             Ok(_) | Err(_) => {}
         }
-        sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_millis(100));
+        wait = (wait * 2).min(first * 8);
     }
 }

@@ -39,7 +39,9 @@ mod inspect;
 mod limits;
 mod pace;
 mod remote;
+mod shared;
 mod start_failure;
+mod starts;
 pub mod supervise;
 
 pub use container::{

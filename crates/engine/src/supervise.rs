@@ -133,7 +133,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::start_exec`]. Whatever the error, the gate lets the program be started once.
     pub async fn start_supervised(&self, container: &ContainerId, exec: &ExecId) -> Result<SupervisedRun, Error> {
-        let (running, stdin) = self.start(exec).await?;
+        let (running, stdin) = self.start_supervisor(exec, container).await?;
         Ok(SupervisedRun::new(self.clone(), container.clone(), running, stdin, [0, 0]))
     }
 
@@ -150,7 +150,7 @@ impl Engine {
         let task =
             Task::Follow { place: Place::new(container.as_str(), run), stdout_from: from[0], stderr_from: from[1] };
         let exec = self.create_task(&supervisor, task, user, true).await?;
-        let (running, stdin) = self.start(&exec).await?;
+        let (running, stdin) = self.start_supervisor(&exec, container).await?;
         Ok(SupervisedRun::new(self.clone(), container.clone(), running, stdin, from))
     }
 
@@ -225,7 +225,7 @@ impl Engine {
     ) -> Result<Frame, Error> {
         let exec = self.create_task(supervisor, task, user, false).await?;
         self.within("exec_answer", limit, async {
-            let (running, _) = self.start(&exec).await?;
+            let (running, _) = self.start_supervisor(&exec, supervisor.container()).await?;
             run::first_frame(running)
                 .await
                 .map_err(|message| Error::Supervisor { container: supervisor.container().to_string(), message })

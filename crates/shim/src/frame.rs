@@ -18,7 +18,7 @@ pub enum Frame {
     Started(Started),
     /// Bytes of one of its outputs, in order.
     Output(Stream, Vec<u8>),
-    /// It is over, and the record of it durable. Output beyond what was sent is in the log's file.
+    /// It is over, and that stands in its record. Output beyond what was sent is in the log's file.
     Exited(Exit),
     /// Somebody else had claimed the run: this supervisor has started nothing. Ask with [`crate::Task::Follow`].
     Refused,
@@ -94,6 +94,11 @@ impl Frame {
 pub fn head(kind: u8, length: usize) -> [u8; HEAD] {
     let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
     [kind, length[0], length[1], length[2], length[3]]
+}
+
+/// Whether bytes begin as a frame does. Text never does: it has no zeros.
+pub fn begins(bytes: &[u8]) -> bool {
+    matches!(bytes, [kind, 0, ..] if kind.is_ascii_alphabetic())
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
@@ -182,6 +187,19 @@ mod tests {
             }
             assert_eq!(found, frames, "in pieces of {size}");
             assert!(!decoder.is_in_the_middle());
+        }
+    }
+
+    /// An engine that cannot start a supervisor says so in its place.
+    #[test]
+    fn frames_are_told_from_an_engines_words() {
+        for frame in
+            [Frame::Refused, Frame::Hello(Hello { version: 1 }), Frame::Output(Stream::Stdout, vec![b'x'; 70_000])]
+        {
+            assert!(begins(&frame.encode()));
+        }
+        for words in ["OCI runtime exec failed: exec failed", "", "S"] {
+            assert!(!begins(words.as_bytes()));
         }
     }
 

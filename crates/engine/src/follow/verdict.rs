@@ -31,7 +31,7 @@ impl Case {
         };
         match inspected.state {
             ExecState::Exited { exit_code } => self.judge_exit(held, exit_code, inspected.pid).await,
-            ExecState::Gone => match self.life.end(&self.engine).await {
+            ExecState::Gone => match self.ended_with().await {
                 Some(message) => ExecEnd::Interrupted { exit_code: None, message },
                 None => lost(LostReason::ExecForgotten, "the engine does not know this exec any more".to_owned()),
             },
@@ -133,11 +133,17 @@ impl Case {
         }
     }
 
+    /// What ended the container's life in which the program was started, if it is over and anybody noted which it was.
+    async fn ended_with(&self) -> Option<String> {
+        self.life.as_ref()?.end(&self.engine, &self.container).await
+    }
+
     /// Docker reports the death of a container's programs up to half a second before that of the container.
     async fn end_of_life(&self) -> Option<String> {
+        self.life.as_ref()?;
         for wait in [0, 50, 100, 200, 400, 800] {
             sleep(Duration::from_millis(wait)).await;
-            if let Some(message) = self.life.end(&self.engine).await {
+            if let Some(message) = self.ended_with().await {
                 return Some(message);
             }
         }
@@ -149,7 +155,7 @@ impl Case {
     async fn exit_is_recorded(&self, exit_code: i64, waits: &[u64]) -> Result<bool, Error> {
         for wait in waits {
             sleep(Duration::from_millis(*wait)).await;
-            let exits = self.engine.recent_exec_exits(&self.life.container, self.begun.elapsed()).await?;
+            let exits = self.engine.recent_exec_exits(&self.container, self.begun.elapsed()).await?;
             let ours = |exec: &Option<_>| exec.as_ref().is_none_or(|exec| *exec == self.exec);
             if exits.iter().any(|(exec, code)| *code == exit_code && ours(exec)) {
                 return Ok(true);
@@ -167,6 +173,6 @@ fn no_exit_code() -> ExecEnd {
     lost(LostReason::NoExitCode, "the engine names no exit code".to_owned())
 }
 
-fn lost(reason: LostReason, message: String) -> ExecEnd {
+pub(super) fn lost(reason: LostReason, message: String) -> ExecEnd {
     ExecEnd::Lost { reason, message }
 }
