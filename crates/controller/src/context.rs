@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::echo::Echoes;
 use crate::engines::Engines;
 use crate::gate::StoreGate;
 use crate::runs::Runs;
@@ -39,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) tasks: TaskTracker,
     /// The programs that this process is ending.
     pub(crate) endings: Runs,
+    /// The statuses that this process wrote.
+    pub(crate) echoes: Echoes,
     /// Ends everything that goes on without harm in another process.
     pub(crate) shutdown: CancellationToken,
     /// Asks for a look at the objects of a run that has moved.

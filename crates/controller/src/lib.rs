@@ -9,6 +9,7 @@ mod container;
 mod context;
 mod convert;
 mod depends;
+mod echo;
 mod end;
 mod engines;
 mod exec;

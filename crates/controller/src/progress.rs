@@ -78,11 +78,9 @@ impl Progress {
     where
         K: Resource<DynamicType = ()>,
     {
-        match step {
-            Ok(Event::Apply(object) | Event::InitApply(object)) => queue.add(&ObjectRef::from_obj(object)),
-            // It is reconciled no more.
-            Ok(Event::Delete(object)) => drop(queue.take(&ObjectRef::from_obj(object))),
-            Ok(Event::Init | Event::InitDone) | Err(_) => {}
+        // It is reconciled no more.
+        if let Ok(Event::Delete(object)) = step {
+            queue.take(&ObjectRef::from_obj(object));
         }
         let works =
             step.as_ref().map(drop).map_err(|error| format!("the watch of {}s: {}", queue.name, one_line(error)));
@@ -248,7 +246,7 @@ mod tests {
         queue.add(&name);
         assert_eq!(queue.take(&name), Some(Duration::from_secs(3)));
         assert_eq!(queue.take(&name), None);
-        progress.watched(&queue, &Ok(Event::Apply(exec.clone())));
+        queue.add(&name);
         progress.watched(&queue, &Ok(Event::Delete(exec)));
         assert_eq!(queue.take(&name), None);
     }

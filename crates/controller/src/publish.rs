@@ -38,6 +38,8 @@ pub(crate) async fn publish(
     if let Some(status) = project(exec, observation, &shown.what, (ctx.now)())
         && exec.status.as_ref() != Some(&status)
     {
+        // Before it is written: it may come back sooner than the answer.
+        ctx.echoes.expect(exec, &status);
         if !write_status(ctx, exec, exec.status.as_ref(), &status).await? {
             return Ok(Action::requeue(STALE));
         }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::context::{Context, Ctx, one_line};
+use crate::echo::Echoes;
 use crate::engines::{Engines, Session};
 use crate::gate::StoreGate;
 use crate::progress::{Progress, Queue};
@@ -89,8 +90,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let (wake, woken) = mpsc::unbounded_channel();
     let (exec_queue, container_queue) = (Queue::of_execs(), Queue::of_containers());
     let (container_objects, touched_containers, changed_containers) =
-        watched(container_api, &progress, &container_queue);
-    let (exec_objects, touched_execs, changed_execs) = watched(exec_api, &progress, &exec_queue);
+        watched(container_api, &progress, &container_queue, |_, _| true);
+    let echoes = Echoes::default();
+    let is_news = {
+        let echoes = echoes.clone();
+        move |exec: &ContainerExec, is_there: bool| {
+            if !is_there {
+                echoes.forget(exec);
+            }
+            !echoes.is_one(exec)
+        }
+    };
+    let (exec_objects, touched_execs, changed_execs) = watched(exec_api, &progress, &exec_queue, is_news);
     let (for_execs, engines_of_execs) = mpsc::unbounded_channel();
     let (for_containers, engines_of_containers) = mpsc::unbounded_channel();
     let ctx: Ctx = Arc::new(Context {
@@ -104,6 +115,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         runs: Runs::default(),
         tasks: TaskTracker::new(),
         endings: Runs::default(),
+        echoes,
         shutdown: shutdown.clone(),
         wake,
         steps,
@@ -172,26 +184,38 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 }
 
 /// One watch of a kind for all that wants to know of it: the reflector with its objects, the stream that a controller runs on,
-/// and the objects that have changed, for those that depend on them. An object is told of only once the reflector shows it
-/// so: two watches would race, and what is woken too early would sleep on.
+/// which has what `is_news` says (told with each object is whether it is there), and all objects that have changed, for those
+/// that depend on them. An object is told of only once the reflector shows it so: two watches would race, and what is woken too
+/// early would sleep on.
 fn watched<K>(
     api: Api<K>,
     progress: &Progress,
     queue: &Queue<K>,
+    is_news: impl Fn(&K, bool) -> bool + Send + 'static,
 ) -> (Reflector<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static, mpsc::UnboundedReceiver<K>)
 where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     let (objects, writer) = reflector::store();
     let (tell, changed) = mpsc::unbounded_channel();
-    let (progress, queue) = (progress.clone(), queue.clone());
     let steps = watcher(api, watcher::Config::default())
         .default_backoff()
-        .inspect(move |step| progress.watched(&queue, step))
+        .inspect({
+            let (progress, queue) = (progress.clone(), queue.clone());
+            move |step| progress.watched(&queue, step)
+        })
         .reflect(writer);
-    let touched = as_shown(steps, objects.clone()).inspect_ok(move |object: &K| {
+    let (queue, shown) = (queue.clone(), objects.clone());
+    let touched = as_shown(steps, objects.clone()).try_filter(move |object: &K| {
         // The receiver is gone only when the controller ends.
         let _ = tell.send(object.clone());
+        let name = ObjectRef::from_obj(object);
+        let is_there = shown.get(&name).is_some();
+        let is_news = is_news(object, is_there);
+        if is_news && is_there {
+            queue.add(&name);
+        }
+        std::future::ready(is_news)
     });
     (objects, touched, changed)
 }
