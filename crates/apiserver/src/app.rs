@@ -73,8 +73,8 @@ impl App {
     pub(crate) fn reload_definitions(&self) {
         let _one_at_a_time = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
         let definitions = self.store.list(DEFINITIONS, None);
-        let live = definitions.objects.iter().map(|stored| &stored.value);
-        let registry = Arc::new(Registry::new(live, &self.parts));
+        let live: Vec<_> = definitions.objects.iter().map(|stored| stored.value()).collect();
+        let registry = Arc::new(Registry::new(live.iter(), &self.parts));
         *self.registry.write().unwrap_or_else(PoisonError::into_inner) = registry;
     }
 
@@ -83,13 +83,14 @@ impl App {
         let resource = self.registry().find(group, version, plural).cloned().ok_or_else(ApiError::no_such_path)?;
         let key = Key::new("", crate::meta::name(&object));
         let Some(kept) = self.store.get(&resource.table, &key) else {
-            let object = crate::lifecycle::seed(&resource, object, None, self.now())?;
-            let created = self.store.create(&resource.table, key.clone(), object, None);
+            let mut object = crate::lifecycle::seed(&resource, object, None, self.now())?;
+            let created = self.store.create(&resource.table, key.clone(), &mut object, None);
             return created.map(drop).map_err(|_| ApiError::already_exists(resource.subject(), &key.name));
         };
-        let object = crate::lifecycle::seed(&resource, object, Some(&kept.value), self.now())?;
-        if object != kept.value {
-            let replaced = self.store.replace(&resource.table, &kept, object);
+        let old = kept.value();
+        let mut object = crate::lifecycle::seed(&resource, object, Some(&old), self.now())?;
+        if object != old {
+            let replaced = self.store.replace(&resource.table, &kept, &mut object);
             replaced.map_err(|_| ApiError::modified_since(resource.subject(), &key.name))?;
         }
         Ok(())

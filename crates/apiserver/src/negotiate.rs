@@ -1,6 +1,7 @@
 //! In which form a client wants its answer.
 
 use axum::body::Body;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -118,6 +119,13 @@ fn include(query: &Query) -> Include {
 
 pub(crate) fn json_reply(code: u16, body: &Value) -> Response<Body> {
     json_reply_as(code, body, HeaderValue::from_static("application/json"))
+}
+
+/// 200 with a body that is JSON already.
+pub(crate) fn json_text_reply(body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 pub(crate) fn json_reply_as(code: u16, body: &Value, content_type: HeaderValue) -> Response<Body> {

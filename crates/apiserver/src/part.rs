@@ -90,7 +90,7 @@ pub(crate) async fn serve(part: &Part, method: &Method, call: &Call) -> Result<R
     if *method != Method::GET {
         return Err(ApiError::method_not_allowed());
     }
-    let object = call.present(&call.find()?.value);
+    let object = call.present(call.find()?.value());
     let stream = part.source.open(object, call.query.to_part()).await?;
     // What goes on for ever ends with the server.
     let stream = stream.take_until(call.app.shutdown.clone().cancelled_owned());

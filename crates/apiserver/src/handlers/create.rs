@@ -45,12 +45,12 @@ pub(super) fn store_new(call: &Call, object: Value, book: impl FnOnce(&mut Value
         if call.app.store.get(&call.resource.table, &key).is_some() {
             return Err(ApiError::already_exists(subject, &name));
         }
-        let object = call.present(&admitted.object);
+        let object = call.present(admitted.object);
         return Ok(Answer { code: 201, object, warnings: admitted.warnings });
     }
     let parent_of = call.resource.namespaced.then_some((NAMESPACES, &parent));
-    let stored = call.app.store.create(&call.resource.table, key, admitted.object, parent_of);
-    let stored = stored.map_err(|refused| match refused {
+    let stored = call.app.store.create(&call.resource.table, key, &mut admitted.object, parent_of);
+    stored.map_err(|refused| match refused {
         CreateRefused::Exists => ApiError::already_exists(subject, &name),
         CreateRefused::ParentMissing => ApiError::not_found(super::namespace::SUBJECT, namespace),
         CreateRefused::ParentEnding => {
@@ -66,7 +66,7 @@ pub(super) fn store_new(call: &Call, object: Value, book: impl FnOnce(&mut Value
         }
     })?;
     call.after_commit();
-    Ok(Answer { code: 201, object: call.present(&stored.value), warnings: admitted.warnings })
+    Ok(Answer { code: 201, object: call.present(admitted.object), warnings: admitted.warnings })
 }
 
 /// The holder of the token is one user, and may do everything that is served.

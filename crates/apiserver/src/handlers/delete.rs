@@ -79,16 +79,19 @@ impl Options {
                 format!("the {what} in the precondition ({wanted}) does not match the {what} in record ({is})");
             ApiError::conflict(subject, name, &format!("{compared}. The object might have been {maybe}"))
         };
-        if let Some(uid) = self.uid.as_deref().filter(|uid| *uid != meta::text(&found.value, "uid")) {
-            return Err(failed("UID", uid, meta::text(&found.value, "uid"), "deleted and then recreated"));
+        let object = found.value();
+        let is = meta::text(&object, "uid");
+        if let Some(uid) = self.uid.as_deref().filter(|uid| *uid != is) {
+            return Err(failed("UID", uid, is, "deleted and then recreated"));
         }
         let version = found.version.to_string();
         if let Some(wanted) = self.version.as_deref().filter(|wanted| *wanted != version) {
             return Err(failed("ResourceVersion", wanted, &version, "modified"));
         }
         // Foreground means that the owner outlasts its dependents. That is not built for dependents that can hold out.
-        let holds_out = |(_, dependent): &(Arc<str>, Arc<Stored>)| meta::finalizers(&dependent.value).next().is_some();
-        if self.foreground && call.app.store.dependents(meta::text(&found.value, "uid")).iter().any(holds_out) {
+        let holds_out =
+            |(_, dependent): &(Arc<str>, Arc<Stored>)| meta::finalizers(&dependent.value()).next().is_some();
+        if self.foreground && call.app.store.dependents(is).iter().any(holds_out) {
             let why = "Foreground is not supported while a dependent has finalizers: use Background or Orphan";
             return Err(ApiError::invalid(subject, name, vec![Cause::forbidden("propagationPolicy", why)]));
         }
@@ -109,13 +112,13 @@ pub(super) fn delete(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError
     let left = end(&call.app, &call.resource.table, &found.key, options.policy);
     call.after_commit();
     call.reply(Answer::ok(match left {
-        Some(waiting) => call.present(&waiting.value),
+        Some(waiting) => call.present(waiting.value()),
         None => deleted(call, &found),
     }))
 }
 
 fn deleted(call: &Call, found: &Stored) -> Value {
-    status::success(call.resource.subject(), &found.key.name, meta::text(&found.value, "uid"))
+    status::success(call.resource.subject(), &found.key.name, meta::text(&found.value(), "uid"))
 }
 
 pub(super) fn delete_collection(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
@@ -125,14 +128,14 @@ pub(super) fn delete_collection(call: &Call, raw: &[u8]) -> Result<Response<Body
     let options = Options::read(call, raw)?;
     let selector = call.selector()?;
     let snapshot = call.app.store.list(&call.resource.table, call.namespace.as_deref());
-    let selected = snapshot.objects.iter().filter(|object| call.selects(&selector, &object.value));
+    let selected = snapshot.objects.iter().filter(|object| call.selects(&selector, object));
     let mut items = Vec::new();
     for object in selected {
         options.check(call, object)?;
         if !options.dry_run {
             end(&call.app, &call.resource.table, &object.key, options.policy);
         }
-        items.push(call.present(&object.value));
+        items.push(call.present(object.value()));
     }
     call.after_commit();
     let form = crate::negotiate::Form::of(&call.headers, &call.query)?;
@@ -154,18 +157,18 @@ pub(super) fn end(app: &App, table: &Arc<str>, key: &Key, policy: Policy) -> Opt
     }
     loop {
         let found = app.store.get(table, key)?;
+        let mut ending = found.value();
         let is_namespace = &**table == NAMESPACES;
-        let held = meta::finalizers(&found.value).next().is_some() || is_namespace;
-        if held && meta::is_ending(&found.value) {
+        let held = meta::finalizers(&ending).next().is_some() || is_namespace;
+        if held && found.is_ending {
             return Some(found);
         }
         if !held {
-            let Ok(removed) = app.store.remove(table, &found, found.value.clone()) else { continue };
+            let Ok(removed) = app.store.remove(table, &found, &mut ending) else { continue };
             release_dependents(app, &removed, policy);
             after_removal(app, &removed);
             return None;
         }
-        let mut ending = found.value.clone();
         meta::set(&mut ending, "deletionTimestamp", meta::time(app.now()));
         if !is_namespace {
             meta::set(&mut ending, "deletionGracePeriodSeconds", json!(0));
@@ -176,7 +179,7 @@ pub(super) fn end(app: &App, table: &Arc<str>, key: &Key, policy: Policy) -> Opt
         if is_namespace {
             ending["status"] = json!({"phase": "Terminating"});
         }
-        let Ok(marked) = app.store.replace(table, &found, ending) else { continue };
+        let Ok(marked) = app.store.replace(table, &found, &mut ending) else { continue };
         // Until the owner is gone its dependents stay, unless they are to outlive it.
         if policy == Policy::Orphan {
             release_dependents(app, &marked, policy);
@@ -198,22 +201,26 @@ pub(super) fn after_removal(app: &App, removed: &Stored) {
 }
 
 /// Ends an object whose owners are all gone, as far as they are of kinds that are served here.
-pub(super) fn follow_owners(app: &App, table: &Arc<str>, object: &Stored, uids: &HashSet<&str>) {
+pub(super) fn follow_owners(app: &App, table: &Arc<str>, object: &Stored, uids: &HashSet<String>) {
+    if object.owners.is_empty() {
+        return;
+    }
     let registry = app.registry();
     let gone = |owner: &Value| {
         let text = |field: &str| owner[field].as_str().unwrap_or_default();
         registry.serves_kind(text("apiVersion"), text("kind")) && !uids.contains(text("uid"))
     };
-    let mut owners = meta::owner_references(&object.value).peekable();
-    if owners.peek().is_some() && owners.all(gone) {
+    if meta::owner_references(&object.value()).all(gone) {
         end(app, table, &object.key, Policy::Background);
     }
 }
 
 fn release_dependents(app: &App, owner: &Stored, policy: Policy) {
-    let uid = meta::text(&owner.value, "uid");
+    let owner = owner.value();
+    let uid = meta::text(&owner, "uid");
     for (table, dependent) in app.store.dependents(uid) {
-        let others: Vec<Value> = meta::owner_references(&dependent.value)
+        let mut freed = dependent.value();
+        let others: Vec<Value> = meta::owner_references(&freed)
             .filter(|reference| reference["uid"].as_str() != Some(uid))
             .cloned()
             .collect();
@@ -221,13 +228,12 @@ fn release_dependents(app: &App, owner: &Stored, policy: Policy) {
             end(app, &table, &dependent.key, Policy::Background);
             continue;
         }
-        let mut freed = dependent.value.clone();
         if others.is_empty() {
             meta::remove(&mut freed, "ownerReferences");
         } else {
             meta::set(&mut freed, "ownerReferences", Value::Array(others));
         }
         // Lost to another writer: the reference names an owner that no longer is, which every reader must expect.
-        let _ = app.store.replace(&table, &dependent, freed);
+        let _ = app.store.replace(&table, &dependent, &mut freed);
     }
 }

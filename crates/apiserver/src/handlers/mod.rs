@@ -110,23 +110,28 @@ impl Call {
         Selector::parse(self.query.text("labelSelector"), self.query.text("fieldSelector"), selectable)
     }
 
-    fn selects(&self, selector: &Selector, object: &Value) -> bool {
-        match self.resource.builtin() {
-            // Its fields have other names in the store.
-            Some(Builtin::Event) if !selector.is_empty() => selector.matches(&self.present(object)),
-            _ => selector.matches(object),
-        }
+    fn selects(&self, selector: &Selector, object: &Stored) -> bool {
+        selector.is_empty()
+            || match self.resource.builtin() {
+                // Its fields have other names in the store.
+                Some(Builtin::Event) => selector.matches(&self.present(object.value())),
+                _ => selector.matches(&object.value()),
+            }
     }
 
     /// A stored object as this resource shows it.
-    pub(crate) fn present(&self, stored: &Value) -> Value {
-        let object = stored.clone();
+    pub(crate) fn present(&self, stored: Value) -> Value {
         let mut object = match self.resource.builtin() {
-            Some(builtin) => builtin.show(object),
-            None => object,
+            Some(builtin) => builtin.show(stored),
+            None => stored,
         };
         self.resource.show_stored(&mut object);
         object
+    }
+
+    /// Whether an answer in this form has objects exactly as they are stored.
+    fn takes_as_stored(&self, form: Form) -> bool {
+        form == Form::Plain && self.resource.shows_what_is_stored()
     }
 
     /// Refuses options that say nothing known.
@@ -234,9 +239,10 @@ impl Answer {
 /// Goes on with what a kill interrupted in the middle: a removal takes several writes.
 pub(crate) fn resume(app: &App) {
     let everything = app.store.everything();
-    let uids: HashSet<&str> = everything.iter().map(|(_, object)| meta::text(&object.value, "uid")).collect();
+    let uid = |(_, object): &(_, Arc<Stored>)| meta::text(&object.value(), "uid").to_owned();
+    let uids: HashSet<String> = everything.iter().map(uid).collect();
     for (table, object) in &everything {
-        if &**table == NAMESPACES && meta::is_ending(&object.value) {
+        if &**table == NAMESPACES && object.is_ending {
             namespace::empty(app, &object.key.name);
         }
         delete::follow_owners(app, table, object, &uids);

@@ -31,12 +31,12 @@ pub(super) fn empty(app: &App, namespace: &str) {
 pub(super) fn remove_if_empty(app: &App, namespace: &str) {
     let key = Key::new("", namespace);
     let Some(found) = app.store.get(NAMESPACES, &key) else { return };
-    let free = meta::finalizers(&found.value).next().is_none();
-    if !meta::is_ending(&found.value) || !free || !app.store.tables_with_objects_in(namespace).is_empty() {
+    let mut last = found.value();
+    let free = meta::finalizers(&last).next().is_none();
+    if !found.is_ending || !free || !app.store.tables_with_objects_in(namespace).is_empty() {
         return;
     }
-    let mut last = found.value.clone();
     last["spec"] = json!({});
     // Lost to another writer: that writer looks again after its own change.
-    let _ = app.store.remove(&NAMESPACES.into(), &found, last);
+    let _ = app.store.remove(&NAMESPACES.into(), &found, &mut last);
 }

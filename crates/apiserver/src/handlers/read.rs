@@ -1,21 +1,27 @@
 //! GET of one object, and of a list, whole or in pages.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use http::Response;
 use serde_json::{Value, json};
 
 use super::{Answer, Call};
-use crate::negotiate::{Form, json_reply};
+use crate::negotiate::{Form, json_reply, json_text_reply};
 use crate::status::{ApiError, Cause, Details, Subject};
-use crate::storage::{Key, Snapshot};
+use crate::storage::{Key, Snapshot, Stored};
 
 pub(super) const LIST_OPTIONS: Subject<'static> = Subject { group: "meta.k8s.io", plural: "", kind: "ListOptions" };
 
 pub(super) fn get(call: &Call) -> Result<Response<Body>, ApiError> {
     let found = call.find()?;
-    call.reply(Answer::ok(call.present(&found.value)))
+    if call.takes_as_stored(Form::of(&call.headers, &call.query)?) {
+        return Ok(json_text_reply(found.json.clone()));
+    }
+    call.reply(Answer::ok(call.present(found.value())))
 }
 
 /// Where the next page starts: the moment that the first page showed, and the last key shown.
@@ -37,7 +43,7 @@ pub(super) fn list(call: &Call) -> Result<Response<Body>, ApiError> {
     let Snapshot { version, objects } = snapshot(call, resume.as_ref())?;
     let after = resume.map(|resume| Key::new(&resume.namespace, &resume.name));
     let rest = objects.into_iter().filter(|object| after.as_ref().is_none_or(|after| object.key > *after));
-    let mut selected = rest.filter(|object| call.selects(&selector, &object.value)).peekable();
+    let mut selected = rest.filter(|object| call.selects(&selector, object)).peekable();
     let limit = call.query.number("limit").filter(|&limit| limit > 0).and_then(|limit| usize::try_from(limit).ok());
     let page: Vec<_> = selected.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
     let mut metadata = json!({"resourceVersion": version.to_string()});
@@ -51,8 +57,28 @@ pub(super) fn list(call: &Call) -> Result<Response<Body>, ApiError> {
             metadata["remainingItemCount"] = json!(selected.count());
         }
     }
-    let page: Vec<Value> = page.iter().map(|object| call.present(&object.value)).collect();
+    if call.takes_as_stored(form) {
+        return Ok(json_text_reply(list_of_stored(call, &metadata, &page)));
+    }
+    let page: Vec<Value> = page.iter().map(|object| call.present(object.value())).collect();
     Ok(json_reply(200, &form.list(&call.resource, &page, &metadata, call.now())))
+}
+
+/// What [`Form::list`] makes, of objects that are text already.
+fn list_of_stored(call: &Call, metadata: &Value, page: &[Arc<Stored>]) -> Bytes {
+    let (kind, version) = (json!(call.resource.list_kind), json!(call.resource.api_version()));
+    let head = format!(r#"{{"kind":{kind},"apiVersion":{version},"metadata":{metadata},"items":["#);
+    let length = head.len() + 2 + page.iter().map(|object| object.json.len() + 1).sum::<usize>();
+    let mut text = Vec::with_capacity(length);
+    text.extend_from_slice(head.as_bytes());
+    for (number, object) in page.iter().enumerate() {
+        if number > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(&object.json);
+    }
+    text.extend_from_slice(b"]}");
+    text.into()
 }
 
 fn check_list_options(call: &Call) -> Result<(), ApiError> {

@@ -15,7 +15,7 @@ const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+jso
 pub(super) fn dispatch(method: &Method, call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
     let paths = call.resource.scale.as_ref().ok_or_else(ApiError::no_such_path)?;
     let answer = match *method {
-        Method::GET => Answer::ok(call.present(&call.find()?.value)),
+        Method::GET => Answer::ok(call.present(call.find()?.value())),
         Method::PUT => {
             let wanted = body::object(&call.headers, raw)?;
             update::change(call, |current| scaled(call, paths, current, &wanted))?

@@ -1,7 +1,5 @@
 //! PUT, and the one way in which an existing object changes.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use http::Response;
 use serde_json::Value;
@@ -62,19 +60,20 @@ pub(super) fn change(call: &Call, compute: impl Fn(&Value) -> Result<Value, ApiE
 pub(super) fn replace(call: &Call, compute: impl Fn(&Value) -> Result<Next, ApiError>) -> Result<Answer, ApiError> {
     for _ in 0..ATTEMPTS {
         let read = call.find()?;
-        let next = compute(&call.present(&read.value))?;
+        let old = read.value();
+        let next = compute(&call.present(old.clone()))?;
         let given = next.object["metadata"]["managedFields"].as_array().filter(|given| !given.is_empty());
         let given = given.map(|given| Value::Array(given.clone()));
-        let given = given.filter(|given| *given != read.value["metadata"]["managedFields"]);
-        let change = Change { old: &read.value, status: call.is_of_status() };
+        let given = given.filter(|given| *given != old["metadata"]["managedFields"]);
+        let change = Change { old: &old, status: call.is_of_status() };
         let mut admitted = lifecycle::update(&call.resource, next.object, &change, call.strictness(), call.now())?;
         if let Some(entries) = next.applied {
             book_apply(entries, &mut admitted.object);
         } else {
-            call.book(&read.value, &mut admitted.object, given.as_ref());
+            call.book(&old, &mut admitted.object, given.as_ref());
         }
         call.resource.make_storable(&mut admitted.object);
-        if let Some(answer) = commit(call, &read, admitted) {
+        if let Some(answer) = commit(call, &read, &old, admitted) {
             return Ok(answer);
         }
     }
@@ -82,20 +81,19 @@ pub(super) fn replace(call: &Call, compute: impl Fn(&Value) -> Result<Next, ApiE
 }
 
 /// `None` if another writer was faster.
-fn commit(call: &Call, read: &Arc<Stored>, admitted: Admitted) -> Option<Answer> {
-    let Admitted { object, warnings } = admitted;
-    if call.query.dry_run() || object == read.value {
-        return Some(Answer { code: 200, object: call.present(&object), warnings });
+fn commit(call: &Call, read: &Stored, old: &Value, admitted: Admitted) -> Option<Answer> {
+    let Admitted { mut object, warnings } = admitted;
+    if call.query.dry_run() || object == *old {
+        return Some(Answer { code: 200, object: call.present(object), warnings });
     }
     let store = &call.app.store;
     let ends = meta::is_ending(&object) && meta::finalizers(&object).next().is_none() && !namespace::is_one(call);
-    let stored = if ends {
-        let removed = store.remove(&call.resource.table, read, object).ok()?;
+    if ends {
+        let removed = store.remove(&call.resource.table, read, &mut object).ok()?;
         delete::after_removal(&call.app, &removed);
-        removed
     } else {
-        store.replace(&call.resource.table, read, object).ok()?
-    };
+        store.replace(&call.resource.table, read, &mut object).ok()?;
+    }
     call.after_commit();
-    Some(Answer { code: 200, object: call.present(&stored.value), warnings })
+    Some(Answer { code: 200, object: call.present(object), warnings })
 }

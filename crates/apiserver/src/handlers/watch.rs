@@ -16,7 +16,7 @@ use super::read::{LIST_OPTIONS, version};
 use crate::negotiate::Form;
 use crate::selectors::Selector;
 use crate::status::{ApiError, Cause};
-use crate::storage::{Change, Effect, Expired};
+use crate::storage::{Change, Effect, Expired, Stored};
 
 /// How often a watcher that allows bookmarks learns how far it is.
 const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
@@ -103,8 +103,8 @@ impl Watcher {
     fn replay(&mut self, mark_end: bool) {
         let snapshot = self.call.app.store.list(&self.call.resource.table, self.call.namespace.as_deref());
         for object in &snapshot.objects {
-            if self.call.selects(&self.selector, &object.value) {
-                self.send("ADDED", self.call.present(&object.value));
+            if self.call.selects(&self.selector, object) {
+                self.show("ADDED", object);
             }
         }
         self.cursor = snapshot.version;
@@ -159,25 +159,28 @@ impl Watcher {
         if self.call.namespace.as_ref().is_some_and(|namespace| *namespace != change.object.key.namespace) {
             return;
         }
-        let was_selected =
-            change.previous.as_ref().is_some_and(|object| self.call.selects(&self.selector, &object.value));
-        let now_selected = change.effect != Effect::Deleted && self.call.selects(&self.selector, &change.object.value);
+        let was_selected = change.previous.as_ref().is_some_and(|object| self.call.selects(&self.selector, object));
+        let now_selected = change.effect != Effect::Deleted && self.call.selects(&self.selector, &change.object);
         let event = match (was_selected, now_selected, &change.previous) {
             (false, true, _) => "ADDED",
             (true, true, _) => "MODIFIED",
             (true, false, _) if change.effect == Effect::Deleted => "DELETED",
             // It left the selection: as it was when it was last was_selected, at the version of its leaving.
             (true, false, Some(previous)) => {
-                let mut gone = self.call.present(&previous.value);
+                let mut gone = self.call.present(previous.value());
                 crate::meta::set(&mut gone, "resourceVersion", json!(change.version.to_string()));
                 return self.send("DELETED", gone);
             }
             _ => return,
         };
-        if self.form == Form::Plain && self.call.resource.shows_what_is_stored() {
-            return self.push_json(event, change.json());
+        self.show(event, &change.object);
+    }
+
+    fn show(&mut self, event: &str, object: &Stored) {
+        if self.call.takes_as_stored(self.form) {
+            return self.push_json(event, &object.json);
         }
-        self.send(event, self.call.present(&change.object.value));
+        self.send(event, self.call.present(object.value()));
     }
 
     fn send(&mut self, event: &str, object: Value) {

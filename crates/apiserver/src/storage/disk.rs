@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteLockingMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -15,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Key, Stored};
+use super::{Key, Stored, stored};
 use crate::Error;
 use crate::files::new_private;
 
@@ -91,9 +90,10 @@ impl ObjectFile {
         let rows = sqlx::query("SELECT resource, namespace, name, version, object FROM object").fetch_all(&mut conn);
         for row in rows.await.map_err(wrong)? {
             let (table, namespace, name): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
-            let value: Value = serde_json::from_str(row.get(4)).map_err(|error| wrong(sqlx::Error::decode(error)))?;
+            let json: &str = row.get(4);
+            let value = stored::parse(json.as_bytes()).map_err(|error| wrong(sqlx::Error::decode(error)))?;
             let version = u64::try_from(row.get::<i64, _>(3)).unwrap_or_default();
-            objects.push((Arc::from(table), Stored { key: Key::new(namespace, name), version, value }));
+            objects.push((Arc::from(table), Stored::new(Key::new(namespace, name), version, &value)));
         }
         Ok((Self { conn, path: path.to_owned() }, objects))
     }
@@ -124,7 +124,7 @@ impl ObjectFile {
             let query = if *gone {
                 query
             } else {
-                query.bind(i64::try_from(object.version).unwrap_or(i64::MAX)).bind(object.value.to_string())
+                query.bind(i64::try_from(object.version).unwrap_or(i64::MAX)).bind(object.text())
             };
             query.execute(&mut *transaction).await?;
         }

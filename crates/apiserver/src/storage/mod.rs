@@ -10,6 +10,7 @@
 
 mod disk;
 mod ring;
+mod stored;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -24,6 +25,7 @@ use disk::{Disk, Write};
 pub(crate) use disk::{Kept, ObjectFile};
 use ring::{Capacity, Ring};
 pub(crate) use ring::{Change, Effect, Expired};
+pub(crate) use stored::Stored;
 
 /// How far a watcher may lag behind before it has to list again. Each change holds on to one state of an object.
 const RING_CAPACITY: Capacity = Capacity { changes: 4096, bytes: 16 * 1024 * 1024 };
@@ -39,14 +41,6 @@ impl Key {
     pub(crate) fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.to_owned(), name: name.to_owned() }
     }
-}
-
-/// One version of one object.
-#[derive(Debug)]
-pub(crate) struct Stored {
-    pub(crate) key: Key,
-    pub(crate) version: u64,
-    pub(crate) value: Value,
 }
 
 /// A moment of one table.
@@ -205,20 +199,19 @@ impl Store {
     /// Everything that names `owner` in its owner references, with its table.
     pub(crate) fn dependents(&self, owner_uid: &str) -> Vec<(Arc<str>, Arc<Stored>)> {
         let state = self.state();
-        let owned = |object: &&Arc<Stored>| {
-            meta::owner_references(&object.value).any(|owner| owner["uid"].as_str() == Some(owner_uid))
-        };
+        let owned = |object: &&Arc<Stored>| object.owners.iter().any(|uid| **uid == *owner_uid);
         let in_table = |(name, table): (&Arc<str>, &BTreeMap<Key, Arc<Stored>>)| {
             table.values().filter(owned).map(|object| (Arc::clone(name), Arc::clone(object))).collect::<Vec<_>>()
         };
         state.tables.iter().flat_map(in_table).collect()
     }
 
+    /// Stores a new object, and gives `value` its version.
     pub(crate) fn create(
         &self,
         table: &Arc<str>,
         key: Key,
-        value: Value,
+        value: &mut Value,
         parent: Option<Parent<'_>>,
     ) -> Result<Arc<Stored>, CreateRefused> {
         let mut state = self.state();
@@ -226,7 +219,7 @@ impl Store {
             let found = state.tables.get(parent_table).and_then(|objects| objects.get(parent_key));
             match found {
                 None => return Err(CreateRefused::ParentMissing),
-                Some(found) if meta::is_ending(&found.value) => return Err(CreateRefused::ParentEnding),
+                Some(found) if found.is_ending => return Err(CreateRefused::ParentEnding),
                 Some(_) => {}
             }
         }
@@ -236,15 +229,16 @@ impl Store {
         Ok(self.commit(&mut state, table, key, value, None, Effect::Added))
     }
 
-    /// Replaces the object, if it still is at the version that the writer read.
-    pub(crate) fn replace(&self, table: &Arc<str>, read: &Stored, value: Value) -> Result<Arc<Stored>, Lost> {
+    /// Replaces the object, if it still is at the version that the writer read, and gives `value` its version.
+    pub(crate) fn replace(&self, table: &Arc<str>, read: &Stored, value: &mut Value) -> Result<Arc<Stored>, Lost> {
         let mut state = self.state();
         let previous = state.current(table, read)?;
         Ok(self.commit(&mut state, table, read.key.clone(), value, Some(previous), Effect::Modified))
     }
 
-    /// Removes the object, if it still is at the version that the writer read; watchers see `last` go.
-    pub(crate) fn remove(&self, table: &Arc<str>, read: &Stored, last: Value) -> Result<Arc<Stored>, Lost> {
+    /// Removes the object, if it still is at the version that the writer read; watchers see `last` go, which
+    /// gets the version of its going.
+    pub(crate) fn remove(&self, table: &Arc<str>, read: &Stored, last: &mut Value) -> Result<Arc<Stored>, Lost> {
         let mut state = self.state();
         let previous = state.current(table, read)?;
         Ok(self.commit(&mut state, table, read.key.clone(), last, Some(previous), Effect::Deleted))
@@ -255,27 +249,24 @@ impl Store {
         state: &mut State,
         table: &Arc<str>,
         key: Key,
-        mut value: Value,
+        value: &mut Value,
         previous: Option<Arc<Stored>>,
         effect: Effect,
     ) -> Arc<Stored> {
         state.version += 1;
         let version = state.version;
-        meta::set(&mut value, "resourceVersion", Value::String(version.to_string()));
-        let object = Arc::new(Stored { key: key.clone(), version, value });
+        meta::set(value, "resourceVersion", Value::String(version.to_string()));
+        let object = Arc::new(Stored::new(key.clone(), version, value));
         let objects = state.tables.entry(Arc::clone(table)).or_default();
         match effect {
             Effect::Added | Effect::Modified => objects.insert(key, Arc::clone(&object)),
             Effect::Deleted => objects.remove(&key),
         };
-        state.ring.push(Change::new(version, Arc::clone(table), effect, Arc::clone(&object), previous));
+        let table = Arc::clone(table);
+        state.ring.push(Change { version, table: Arc::clone(&table), effect, object: Arc::clone(&object), previous });
         match &self.disk {
             // Under the lock, so that the disk gets them in their order.
-            Some(disk) => disk.write(Write {
-                table: Arc::clone(table),
-                object: Arc::clone(&object),
-                gone: effect == Effect::Deleted,
-            }),
+            Some(disk) => disk.write(Write { table, object: Arc::clone(&object), gone: effect == Effect::Deleted }),
             None => drop(self.head.send_replace(version)),
         }
         object
@@ -312,36 +303,36 @@ mod tests {
     }
 
     fn put(store: &Store, name: &str) -> Arc<Stored> {
-        store.create(&table(), Key::new("default", name), json!({"metadata": {"name": name}}), None).unwrap()
+        store.create(&table(), Key::new("default", name), &mut json!({"metadata": {"name": name}}), None).unwrap()
     }
 
     #[test]
     fn every_write_gets_a_version_of_its_own() {
         let store = Store::new(100);
         let a = put(&store, "a");
-        let b = store.replace(&table(), &a, a.value.clone()).unwrap();
+        let b = store.replace(&table(), &a, &mut a.value()).unwrap();
         assert_eq!((a.version, b.version), (101, 102));
-        assert_eq!(b.value["metadata"]["resourceVersion"], "102");
+        assert_eq!(b.value()["metadata"]["resourceVersion"], "102");
     }
 
     #[test]
     fn a_writer_that_read_an_old_version_loses() {
         let store = Store::new(1);
         let a = put(&store, "a");
-        store.replace(&table(), &a, a.value.clone()).unwrap();
-        assert_eq!(store.replace(&table(), &a, a.value.clone()).unwrap_err(), Lost);
-        assert_eq!(store.remove(&table(), &a, a.value.clone()).unwrap_err(), Lost);
+        store.replace(&table(), &a, &mut a.value()).unwrap();
+        assert_eq!(store.replace(&table(), &a, &mut a.value()).unwrap_err(), Lost);
+        assert_eq!(store.remove(&table(), &a, &mut a.value()).unwrap_err(), Lost);
     }
 
     #[test]
     fn a_deletion_is_a_change_with_a_fresh_version_and_the_last_state() {
         let store = Store::new(1);
         let a = put(&store, "a");
-        store.remove(&table(), &a, a.value.clone()).unwrap();
+        store.remove(&table(), &a, &mut a.value()).unwrap();
         let (changes, cursor) = store.changes("things", a.version).unwrap();
         assert_eq!(cursor, 3);
         assert_eq!(changes[0].effect, Effect::Deleted);
-        assert_eq!(changes[0].object.value["metadata"]["resourceVersion"], "3");
+        assert_eq!(changes[0].object.value()["metadata"]["resourceVersion"], "3");
     }
 
     #[test]
@@ -349,7 +340,7 @@ mod tests {
         let store = Store::new(1);
         let a = put(&store, "a");
         let b = put(&store, "b");
-        store.remove(&table(), &a, a.value.clone()).unwrap();
+        store.remove(&table(), &a, &mut a.value()).unwrap();
         put(&store, "c");
         let then = store.list_at("things", Some("default"), b.version).unwrap();
         let names: Vec<_> = then.objects.iter().map(|object| object.key.name.as_str()).collect();
@@ -369,9 +360,10 @@ mod tests {
         let namespaces: Arc<str> = Arc::from("namespaces");
         let key = Key::new("", "gone");
         let parent = Some((&*namespaces, &key));
-        let child = || store.create(&table(), Key::new("gone", "a"), json!({}), parent).unwrap_err();
+        let child = || store.create(&table(), Key::new("gone", "a"), &mut json!({}), parent).unwrap_err();
         assert_eq!(child(), CreateRefused::ParentMissing);
-        store.create(&namespaces, key.clone(), json!({"metadata": {"deletionTimestamp": "now"}}), None).unwrap();
+        let mut ending = json!({"metadata": {"deletionTimestamp": "now"}});
+        store.create(&namespaces, key.clone(), &mut ending, None).unwrap();
         assert_eq!(child(), CreateRefused::ParentEnding);
     }
 }

@@ -1,11 +1,9 @@
 //! The last changes, oldest first, in a bounded ring.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::Stored;
-use crate::meta;
-use bytes::Bytes;
 
 /// What a change did to its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,25 +22,6 @@ pub(crate) struct Change {
     /// The object after the write; for a deletion its last state, at the deletion's version.
     pub(crate) object: Arc<Stored>,
     pub(crate) previous: Option<Arc<Stored>>,
-    /// The object as JSON, once somebody has asked.
-    json: OnceLock<Bytes>,
-}
-
-impl Change {
-    pub(super) fn new(
-        version: u64,
-        table: Arc<str>,
-        effect: Effect,
-        object: Arc<Stored>,
-        previous: Option<Arc<Stored>>,
-    ) -> Self {
-        Self { version, table, effect, object, previous, json: OnceLock::new() }
-    }
-
-    /// The object as it is stored, as JSON: written once, however many watch.
-    pub(crate) fn json(&self) -> &Bytes {
-        self.json.get_or_init(|| self.object.value.to_string().into())
-    }
 }
 
 /// The changes after this version are no longer all there: list again.
@@ -67,7 +46,7 @@ impl Ring {
     }
 
     pub(super) fn push(&mut self, change: Change) {
-        let weight = meta::json_size(&change.object.value);
+        let weight = change.object.json.len();
         self.held += weight;
         self.changes.push_back((Arc::new(change), weight));
         // The newest stays, however large: a watcher that is up to date must not be lapped by one write.
@@ -104,12 +83,12 @@ mod tests {
     use super::*;
 
     fn change(version: u64) -> Change {
-        let object = Arc::new(Stored { key: Key::new("", "x"), version, value: Value::Null });
-        Change::new(version, Arc::from("t"), Effect::Modified, object, None)
+        let object = Arc::new(Stored::new(Key::new("", "x"), version, &Value::Null));
+        Change { version, table: Arc::from("t"), effect: Effect::Modified, object, previous: None }
     }
 
     fn large(version: u64, bytes: usize) -> Change {
-        let object = Arc::new(Stored { key: Key::new("", "x"), version, value: Value::String("x".repeat(bytes)) });
+        let object = Arc::new(Stored::new(Key::new("", "x"), version, &Value::String("x".repeat(bytes - 2))));
         Change { object, ..change(version) }
     }
 
