@@ -76,9 +76,23 @@ pub(crate) fn write<T: Serialize>(place: &Place, name: &str, value: &T) -> io::R
     sync_dir(&place.gate())
 }
 
-/// The same for a part that helps, and that a power failure may take: it costs the program no wait for the disk.
+/// The same, but not on the disk yet: a power failure may take it.
 pub(crate) fn note<T: Serialize>(place: &Place, name: &str, value: &T) -> io::Result<()> {
     put(place, name, value, false)
+}
+
+/// Waits until the disk has the end, and the output before it.
+pub(crate) fn sync_end(place: &Place, exit: &Exit) {
+    for (stream, bytes) in [(Stream::Stdout, exit.stdout_bytes), (Stream::Stderr, exit.stderr_bytes)] {
+        if bytes > 0
+            && let Ok(log) = open_log(place, stream)
+        {
+            let _ = log.sync_all();
+        }
+    }
+    // Where the disk does not take it, whoever listens may still.
+    let _ = File::open(format!("{}/{}", place.gate(), file::EXIT)).and_then(|exit| exit.sync_all());
+    let _ = sync_dir(&place.gate());
 }
 
 fn put<T: Serialize>(place: &Place, name: &str, value: &T, synced: bool) -> io::Result<()> {

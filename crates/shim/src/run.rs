@@ -28,7 +28,9 @@ pub(crate) struct Terms {
 }
 
 /// # Guarantees
-/// The claim is on the disk before the program is started, and its end before anybody is told.
+/// The claim is on the disk before the program is started. Its end is in the record before anybody is told, and on the disk
+/// right after: whoever is told puts it on a disk of its own before it tells others, and waiting for two disks in turn makes
+/// neither safer.
 pub(crate) fn run(place: &Place, terms: &Terms, command: &[OsString]) -> Result<ExitCode, String> {
     let Some((program, args)) = command.split_first() else { return Err("the order names no program".to_owned()) };
     let wrong = |what: &str, error: io::Error| format!("{what} {}: {error}", place.gate());
@@ -149,11 +151,6 @@ fn watch(place: &Place, terms: &Terms, begun: &Begun) -> ExitCode {
     if stopped.is_some() {
         stop::end_children(place);
     }
-    for stream in Stream::ALL {
-        if let Ok(log) = disk::open_log(place, stream) {
-            let _ = log.sync_all();
-        }
-    }
     let exit = Exit {
         started_us: begun.started.at_us,
         finished_us,
@@ -164,9 +161,10 @@ fn watch(place: &Place, terms: &Terms, begun: &Begun) -> ExitCode {
         stopped,
     };
     // Room was kept for it. Where even that does not help, it is tried as long as somebody may make room.
-    while disk::write(place, file::EXIT, &exit).is_err() {
+    while disk::note(place, file::EXIT, &exit).is_err() {
         thread::sleep(Duration::from_secs(1));
     }
+    disk::sync_end(place, &exit);
     if await_telling(&telling, &told) {
         tell::await_stored(place);
     }
