@@ -41,14 +41,15 @@ pub(crate) fn hint(state: ExecState) -> ExecHint {
 
 /// Records the end of a run. `None` where the run is no longer ours.
 async fn finish(ctx: &Ctx, store: &Store, run: &Run, at: Timestamp, outcome: Outcome, logs: Logs) -> Option<RunRecord> {
-    let ended = record(ctx, "outcome", || store.finish(&run.lease, at, outcome.clone(), logs.clone())).await?;
+    let ended = record("outcome", || store.finish(&run.lease, at, outcome.clone(), logs.clone())).await?;
+    ctx.wake(&ended.key.name);
     ctx.steps.tell(|| Step::Ended { run: Box::new(ended.clone()) });
     Some(ended)
 }
 
-/// Writes to the store until it is written, for an outcome is never dropped, and wakes the run's objects. `None` where the
-/// run is no longer ours.
-async fn record<F>(ctx: &Ctx, what: &str, mut write: impl FnMut() -> F) -> Option<RunRecord>
+/// Writes to the store until it is written, for an outcome is never dropped. `None` where the run is no longer ours. The run's
+/// objects are to be woken then.
+async fn record<F>(what: &str, mut write: impl FnMut() -> F) -> Option<RunRecord>
 where
     F: Future<Output = Result<Advance, StoreError>>,
 {
@@ -57,7 +58,6 @@ where
         match write().await {
             Ok(Advance::Done(record)) => {
                 tracing::info!(run = %record.id, key = %record.key, "{}", record.state.name());
-                ctx.wake(&record.key.name);
                 return Some(record);
             }
             Ok(Advance::Lost) => {

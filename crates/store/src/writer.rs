@@ -10,6 +10,7 @@
 //!   connection is thrown away and each change is made again, alone, on a new one. That is safe because every
 //!   [`Change`] finds out by its nonce whether it was made already.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use futures::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::change::{Claimed, MakeClaim, insert_all};
 use crate::dir::StoreDir;
 use crate::error::{FULL, sqlite_code};
 use crate::lock::WriteLock;
@@ -35,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(5);
 /// One change of the store.
 pub(crate) trait Change: Send + Sync + 'static {
     /// What its caller learns.
-    type Answer: Send;
+    type Answer: Send + 'static;
 
     /// Makes the change, or finds that it was made already. Every error but [`StoreError::Database`] must come before
     /// the first write: the other changes of the transaction are still committed.
@@ -87,7 +89,7 @@ impl Writer {
 }
 
 /// A [`Change`] of any kind, on its way.
-trait Job: Send {
+trait Job: Any + Send {
     /// Makes the change. An error breaks the transaction.
     fn apply<'a>(&'a mut self, conn: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), StoreError>>;
     /// The transaction was committed: tells the caller.
@@ -278,13 +280,39 @@ async fn transact(conn: &mut SqliteConnection, jobs: &mut [Box<dyn Job>]) -> Res
     // IMMEDIATE: a transaction that first reads and then writes fails at once when another wrote in between.
     let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
     fault("store-begun")?;
-    for job in jobs {
-        job.apply(&mut transaction).await?;
+    let mut rest = jobs;
+    while !rest.is_empty() {
+        let claims = rest.iter_mut().map_while(as_claim).count();
+        let (now, later) = rest.split_at_mut(claims.max(1));
+        if claims > 1 {
+            claim_all(now.iter_mut().filter_map(as_claim).collect(), &mut transaction).await?;
+        } else {
+            now[0].apply(&mut transaction).await?;
+        }
+        rest = later;
     }
     fault("store-written")?;
     transaction.commit().await?;
     // An error from here on is one of a commit that was made: the caller cannot know.
     fault("store-committed")
+}
+
+fn as_claim(job: &mut Box<dyn Job>) -> Option<&mut Pending<MakeClaim>> {
+    let job: &mut dyn Any = &mut **job;
+    job.downcast_mut()
+}
+
+/// Makes claims that follow one another, at once; those that are not simply won, one by one after the others.
+async fn claim_all(mut claims: Vec<&mut Pending<MakeClaim>>, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    let changes: Vec<_> = claims.iter().map(|claim| &claim.change).collect();
+    let leases = insert_all(&changes, conn).await?;
+    for (claim, lease) in claims.iter_mut().zip(leases) {
+        match lease {
+            Some(lease) => claim.answer = Some(Ok(Claimed::Won(lease))),
+            None => claim.apply(conn).await?,
+        }
+    }
+    Ok(())
 }
 
 /// Where a test makes the store fail.

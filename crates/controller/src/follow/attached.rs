@@ -41,9 +41,8 @@ pub(crate) async fn start(ctx: Ctx, store: Store, run: Run, exec_id: ExecId, mut
         }
     };
     let started = RunEvent::Started { at: (ctx.now)() };
-    if record(&ctx, "start", || store.advance(&run.lease, started.clone())).await.is_none() {
-        return;
-    }
+    let Some(record) = record("start", || store.advance(&run.lease, started.clone())).await else { return };
+    ctx.wake(&record.key.name);
     let (end, logs) = drain(&store, &run, ctx.now, running).await;
     let outcome = match end {
         ExecEnd::Exited { exit_code } => Outcome::Finished { exit_code },

@@ -33,6 +33,10 @@ const SHORTLY: Duration = Duration::from_millis(100);
 /// How often output that the store did not take is offered again before the outcome is stored without it.
 const TRIES: u32 = 5;
 
+/// How long before the objects of a run are told that its program has started: most that end sooner show only their end,
+/// and have cost one look less.
+const TELLING: Duration = Duration::from_millis(50);
+
 /// What to do about the run next.
 pub(crate) enum Step {
     /// Start its exec.
@@ -153,6 +157,11 @@ impl Watch {
         }
     }
 
+    /// Asks for a look at the run's objects.
+    fn wake(&self) {
+        self.ctx.wake(&self.record.key.name);
+    }
+
     fn user(&self) -> Option<&str> {
         self.record.program.user.as_deref()
     }
@@ -175,6 +184,8 @@ impl Watch {
     async fn listen(&mut self, mut stream: SupervisedRun, starts: bool) -> Came {
         let mut flush = tokio::time::interval(FLUSH);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut runs = std::pin::pin!(tokio::time::sleep(TELLING));
+        let mut untold = false;
         let end = loop {
             tokio::select! {
                 // Cancel-safe: `next` keeps a half-read event in `stream`.
@@ -184,6 +195,8 @@ impl Watch {
                         if gives_up("started") || !self.started(at).await || gives_up("start-recorded") {
                             return Came::Lost;
                         }
+                        runs.as_mut().reset(tokio::time::Instant::now() + TELLING);
+                        untold = true;
                     }
                     Some(SupervisedEvent::Output { stream, offset, bytes }) => {
                         if gives_up("output") {
@@ -196,9 +209,17 @@ impl Watch {
                 },
                 // Cancel-safe: a tick that is not taken comes again.
                 _ = flush.tick() => self.outputs.flush().await,
+                // Cancel-safe: it goes on waiting for the same moment.
+                () = &mut runs, if untold => {
+                    untold = false;
+                    self.wake();
+                }
             }
         };
         self.outputs.flush().await;
+        if untold && !matches!(end, SupervisedEnd::Exited(_)) {
+            self.wake();
+        }
         match end {
             SupervisedEnd::Exited(exit) => Came::Saw(exit, Some(stream)),
             SupervisedEnd::FailedToStart { reason, message } if starts => {
@@ -266,9 +287,10 @@ impl Watch {
             run = %self.record.id,
             "the container remembers a run that the store does not: its record is taken, and nothing is started"
         );
-        match record(&self.ctx, "record", || self.store.adopt(&self.run.lease, &description)).await {
+        match record("record", || self.store.adopt(&self.run.lease, &description)).await {
             Some(record) => {
                 self.record = record;
+                self.wake();
                 true
             }
             None => false,
@@ -284,7 +306,7 @@ impl Watch {
     }
 
     async fn advance(&mut self, event: RunEvent) -> bool {
-        match record(&self.ctx, "state", || self.store.advance(&self.run.lease, event.clone())).await {
+        match record("state", || self.store.advance(&self.run.lease, event.clone())).await {
             Some(record) => {
                 self.record = record;
                 true

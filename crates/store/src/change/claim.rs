@@ -1,11 +1,12 @@
 //! Claiming a run key.
 
 use jiff::Timestamp;
-use oncelet_core::{Capture, Effective, Outcome, Program, RunKey, RunState};
+use oncelet_core::{Capture, Effective, Outcome, Program, RunId, RunKey, RunState};
+use serde::Serialize;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::{Lease, expect_one};
+use super::{Lease, expect, expect_one};
 use crate::StoreError;
 use crate::row::{StoredRun, capture_reason, nanos, select_run};
 use crate::writer::Change;
@@ -37,7 +38,7 @@ pub struct NewRun {
 
 /// Inserts the run, or claims a failed try again.
 pub(crate) struct MakeClaim {
-    new: NewRun,
+    pub(crate) new: NewRun,
     program: String,
     effective: String,
     owner: i64,
@@ -47,6 +48,101 @@ pub(crate) struct MakeClaim {
 pub(crate) enum Claimed {
     Won(Lease),
     Held(Box<StoredRun>),
+}
+
+/// What is inserted for a claim, as the statements below read it.
+#[derive(Serialize)]
+struct Row<'a> {
+    ident: &'a str,
+    name: &'a str,
+    token: &'a str,
+    container_id: &'a str,
+    container_name: &'a str,
+    engine: &'a str,
+    engine_id: Option<&'a str>,
+    object_uid: &'a str,
+    nonce: String,
+    owner: i64,
+    at: i64,
+    capture: &'a str,
+    capture_reason: &'a str,
+    fingerprint: String,
+    program: &'a str,
+    effective: &'a str,
+}
+
+/// Inserts the runs of claims whose keys are free; of two with the same key, the first. Gives the right to each, or `None` where
+/// somebody else has the key, or this very claim was committed before.
+///
+/// All in the same few statements: with many callers, what a claim costs is the way to the database's thread and back.
+pub(crate) async fn insert_all(
+    claims: &[&MakeClaim],
+    conn: &mut SqliteConnection,
+) -> Result<Vec<Option<Lease>>, StoreError> {
+    let rows = rows(claims)?;
+    // Never `RETURNING`: the driver then reports success although the commit failed.
+    let done = sqlx::query(
+        "INSERT INTO run (ident, name, token, container_id, container_name, engine, object_uid, attempt, epoch, \
+                          nonce, owner_id, acquired_at, state, claimed_at, engine_id, capture, capture_reason) \
+         SELECT value ->> 'ident', value ->> 'name', value ->> 'token', value ->> 'container_id', \
+                value ->> 'container_name', value ->> 'engine', value ->> 'object_uid', 1, 1, \
+                value ->> 'nonce', value ->> 'owner', value ->> 'at', 'Claimed', value ->> 'at', value ->> 'engine_id', \
+                value ->> 'capture', value ->> 'capture_reason' \
+         FROM json_each(?1) WHERE true \
+         ON CONFLICT (ident, name, token) DO NOTHING",
+    )
+    .bind(&rows)
+    .execute(&mut *conn)
+    .await?;
+    let mut leases: Vec<_> = claims.iter().map(|_| None).collect();
+    let inserted = done.rows_affected();
+    if inserted == 0 {
+        return Ok(leases);
+    }
+    let ids = match claims {
+        [_] => vec![(0, done.last_insert_rowid())],
+        _ => {
+            sqlx::query_as::<_, (i64, i64)>(
+                "SELECT new.key, run.id FROM json_each(?1) AS new JOIN run \
+                 ON run.ident = new.value ->> 'ident' AND run.name = new.value ->> 'name' AND run.token = new.value ->> 'token' \
+                 WHERE run.nonce = new.value ->> 'nonce' AND run.attempt = 1 AND run.epoch = 1",
+            )
+            .bind(&rows)
+            .fetch_all(&mut *conn)
+            .await?
+        }
+    };
+    for (at, run) in ids {
+        if let Some((claim, lease)) =
+            usize::try_from(at).ok().and_then(|at| Some((claims.get(at)?, leases.get_mut(at)?)))
+        {
+            *lease = Some(Lease { run: RunId(run), attempt: 1, epoch: 1, nonce: claim.nonce });
+        }
+    }
+    write_specs(&rows, inserted, conn).await?;
+    Ok(leases)
+}
+
+fn rows(claims: &[&MakeClaim]) -> Result<String, StoreError> {
+    let rows: Vec<_> = claims.iter().map(|claim| claim.row()).collect();
+    serde_json::to_string(&rows).map_err(|source| StoreError::Encode { what: "claim", source })
+}
+
+/// Writes what the runs are for that have the nonces of these claims, of which there must be so many.
+async fn write_specs(rows: &str, count: u64, conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    let done = sqlx::query(
+        "INSERT INTO run_spec (run_id, fingerprint, program, effective) \
+         SELECT run.id, new.value ->> 'fingerprint', new.value ->> 'program', new.value ->> 'effective' \
+         FROM json_each(?1) AS new JOIN run \
+         ON run.ident = new.value ->> 'ident' AND run.name = new.value ->> 'name' AND run.token = new.value ->> 'token' \
+         WHERE run.nonce = new.value ->> 'nonce' \
+         ON CONFLICT (run_id) DO UPDATE \
+         SET fingerprint = excluded.fingerprint, program = excluded.program, effective = excluded.effective",
+    )
+    .bind(rows)
+    .execute(conn)
+    .await?;
+    expect(count, &done)
 }
 
 impl MakeClaim {
@@ -61,49 +157,26 @@ impl MakeClaim {
         })
     }
 
-    async fn insert(&self, conn: &mut SqliteConnection) -> Result<Option<Lease>, StoreError> {
-        // Never `RETURNING`: the driver then reports success although the commit failed.
-        let done = sqlx::query(
-            "INSERT INTO run (ident, name, token, container_id, container_name, engine, object_uid, attempt, epoch, \
-                              nonce, owner_id, acquired_at, state, claimed_at, engine_id, capture, capture_reason) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, 1, ?8, ?9, ?10, 'Claimed', ?10, ?11, ?12, ?13) \
-             ON CONFLICT (ident, name, token) DO NOTHING",
-        )
-        .bind(&self.new.key.ident)
-        .bind(self.new.key.name.as_str())
-        .bind(&self.new.key.token)
-        .bind(&self.new.container_id)
-        .bind(&self.new.container_name)
-        .bind(&self.new.engine)
-        .bind(&self.new.object_uid)
-        .bind(self.nonce.to_string())
-        .bind(self.owner)
-        .bind(nanos(self.new.now))
-        .bind(&self.new.engine_id)
-        .bind(self.new.capture.name())
-        .bind(capture_reason(&self.new.capture))
-        .execute(&mut *conn)
-        .await?;
-        if done.rows_affected() == 0 {
-            return Ok(None);
+    fn row(&self) -> Row<'_> {
+        let new = &self.new;
+        Row {
+            ident: &new.key.ident,
+            name: new.key.name.as_str(),
+            token: &new.key.token,
+            container_id: &new.container_id,
+            container_name: &new.container_name,
+            engine: &new.engine,
+            engine_id: new.engine_id.as_deref(),
+            object_uid: &new.object_uid,
+            nonce: self.nonce.to_string(),
+            owner: self.owner,
+            at: nanos(new.now),
+            capture: new.capture.name(),
+            capture_reason: capture_reason(&new.capture),
+            fingerprint: new.program.fingerprint().to_string(),
+            program: &self.program,
+            effective: &self.effective,
         }
-        let run = done.last_insert_rowid();
-        self.write_spec(conn, run).await?;
-        Ok(Some(Lease { run: oncelet_core::RunId(run), attempt: 1, epoch: 1, nonce: self.nonce }))
-    }
-
-    async fn write_spec(&self, conn: &mut SqliteConnection, run: i64) -> Result<(), StoreError> {
-        let done = sqlx::query(
-            "INSERT INTO run_spec (run_id, fingerprint, program, effective) VALUES (?1, ?2, ?3, ?4) \
-             ON CONFLICT (run_id) DO UPDATE SET fingerprint = ?2, program = ?3, effective = ?4",
-        )
-        .bind(run)
-        .bind(self.new.program.fingerprint().to_string())
-        .bind(&self.program)
-        .bind(&self.effective)
-        .execute(conn)
-        .await?;
-        expect_one(&done)
     }
 
     async fn holder(&self, conn: &mut SqliteConnection) -> Result<StoredRun, StoreError> {
@@ -150,7 +223,7 @@ impl MakeClaim {
         .await?;
         expect_one(&done)?;
         sqlx::query("DELETE FROM log WHERE run_id = ?1").bind(run.0).execute(&mut *conn).await?;
-        self.write_spec(conn, run.0).await?;
+        write_specs(&rows(&[self])?, 1, conn).await?;
         Ok(Lease { run, attempt: failed.record.attempt + 1, epoch: failed.epoch + 1, nonce: self.nonce })
     }
 }
@@ -159,7 +232,7 @@ impl Change for MakeClaim {
     type Answer = Claimed;
 
     async fn apply(&self, conn: &mut SqliteConnection) -> Result<Claimed, StoreError> {
-        if let Some(lease) = self.insert(conn).await? {
+        if let Some(lease) = insert_all(&[self], conn).await?.into_iter().flatten().next() {
             return Ok(Claimed::Won(lease));
         }
         let holder = self.holder(conn).await?;

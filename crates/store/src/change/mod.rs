@@ -19,7 +19,7 @@ pub(crate) use absence::Sighting;
 pub(crate) use adopt::Adopt;
 pub(crate) use advance::Move;
 pub use claim::NewRun;
-pub(crate) use claim::{Claimed, MakeClaim};
+pub(crate) use claim::{Claimed, MakeClaim, insert_all};
 pub(crate) use person::{Forget, Mark};
 pub(crate) use release::GiveBack;
 pub(crate) use take_over::TakeOver;
@@ -64,8 +64,13 @@ async fn run_by_id(conn: &mut SqliteConnection, run: RunId) -> Result<Option<Sto
 
 /// Checks that a row that was read in this very transaction was indeed written.
 fn expect_one(done: &sqlx::sqlite::SqliteQueryResult) -> Result<(), StoreError> {
+    expect(1, done)
+}
+
+/// The same of several.
+fn expect(rows: u64, done: &sqlx::sqlite::SqliteQueryResult) -> Result<(), StoreError> {
     // An error of the database: it breaks the transaction.
-    if done.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound.into()) }
+    if done.rows_affected() == rows { Ok(()) } else { Err(sqlx::Error::RowNotFound.into()) }
 }
 
 /// A commit that reported a failure may have been made, and each change is then made again.
@@ -93,8 +98,8 @@ mod tests {
         (dir, store, conn)
     }
 
-    fn claim() -> MakeClaim {
-        let new = NewRun {
+    fn new_run() -> NewRun {
+        NewRun {
             engine_id: None,
             capture: oncelet_core::Capture::Supervised,
             key: RunKey { ident: "c".into(), name: RunName::of_object("team", "seed"), token: String::new() },
@@ -105,8 +110,11 @@ mod tests {
             program: Program::default(),
             effective: Effective::default(),
             now: NOW,
-        };
-        MakeClaim::new(new, 1).unwrap()
+        }
+    }
+
+    fn claim() -> MakeClaim {
+        MakeClaim::new(new_run(), 1).unwrap()
     }
 
     fn move_by(lease: &Lease, event: RunEvent) -> Move {
@@ -156,6 +164,28 @@ mod tests {
             GiveBack(second.share()).apply(conn).await.unwrap();
             let run = store.run(lease.run).await.unwrap().unwrap();
             assert!(matches!((run.attempt, run.state), (1, RunState::Ended { .. })));
+        }
+    }
+
+    /// Claims that wait for the writer together are made in the same statements. Each must be told of its own run.
+    #[tokio::test]
+    async fn claims_that_are_made_together_are_as_if_made_one_after_the_other() {
+        let (_dir, store, mut conn) = store().await;
+        let of = |name: &str| {
+            let mut new = new_run();
+            new.key.name = RunName::of_object("team", name);
+            new.program.command = format!("/bin/{name}");
+            MakeClaim::new(new, 1).unwrap()
+        };
+        won(&of("held"), &mut conn).await;
+        let claims = [of("first"), of("held"), of("second"), of("first"), of("third")];
+        let leases = insert_all(&claims.iter().collect::<Vec<_>>(), &mut conn).await.unwrap();
+        let won: Vec<_> = leases.iter().map(Option::is_some).collect();
+        assert_eq!(won, [true, false, true, false, true]);
+        for (claim, lease) in claims.iter().zip(leases).filter_map(|(claim, lease)| Some((claim, lease?))) {
+            let record = store.run(lease.run).await.unwrap().unwrap();
+            assert_eq!((&record.key, &record.program), (&claim.new.key, &claim.new.program));
+            assert_eq!(self::won(claim, &mut conn).await, lease, "made again, it finds itself");
         }
     }
 
