@@ -87,9 +87,9 @@ mod tests {
             |exec| exec.status = None,
         ];
         for change in changes {
-            let mut changed = new.clone();
-            change(&mut changed);
-            assert!(!echoes.is_one(&changed), "{changed:?}");
+            let mut other = new.clone();
+            change(&mut other);
+            assert!(!echoes.is_one(&other), "{other:?}");
         }
         echoes.forget(&new);
         assert!(!echoes.is_one(&new));

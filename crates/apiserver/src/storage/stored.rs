@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn an_object_comes_back_as_it_was_stored() {
         comes_back(
-            &json!({"a": [1, -1, u64::MAX, 0.1, 1e300, 5e-324, 0.30000000000000004, null, true, "\u{0}\n\u{1F600}"]}),
+            &json!({"a": [1, -1, u64::MAX, 0.1, 1e300, 5e-324, 0.300_000_000_000_000_04, null, true, "\u{0}\n\u{1F600}"]}),
         );
         // Fields keep their order.
         let text = r#"{"z":1,"a":{"y":2,"b":3}}"#;
