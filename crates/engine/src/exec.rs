@@ -10,6 +10,7 @@ use crate::{
     ContainerId, Engine, Error,
     engine::{CALL, SLOW_CALL},
     follow, limits, start_failure,
+    starts::Turn,
 };
 
 pub use crate::follow::RunningExec;
@@ -240,8 +241,10 @@ impl Engine {
         }
         let container =
             before.container.ok_or_else(|| Error::protocol(self.endpoint(), "an exec without a container"))?;
+        let turn = self.starts().turn(&container).await;
+        // Only now: while it waited the container may have begun another life.
         let life = follow::Life::observe(self, &container).await?;
-        Ok(self.start(exec, container, Some(life)).await?.0)
+        Ok(self.start(exec, container, Some(life), turn).await?.0)
     }
 
     /// Starts a supervisor, which tells itself how it fares, and gives the way to its stdin. That it was started before, or
@@ -251,7 +254,8 @@ impl Engine {
         exec: &ExecId,
         container: &ContainerId,
     ) -> Result<(RunningExec, Option<Stdin>), Error> {
-        self.start(exec, container.clone(), None).await
+        let turn = self.starts().turn(container).await;
+        self.start(exec, container.clone(), None, turn).await
     }
 
     async fn start(
@@ -259,8 +263,8 @@ impl Engine {
         exec: &ExecId,
         container: ContainerId,
         life: Option<follow::Life>,
+        turn: Turn,
     ) -> Result<(RunningExec, Option<Stdin>), Error> {
-        let turn = self.starts().turn(&container).await;
         let options = StartExecOptions { detach: false, tty: false, output_capacity: None };
         let started =
             self.call("exec_start", SLOW_CALL, |docker| async move {
