@@ -123,13 +123,15 @@ pub(crate) fn json_reply(code: u16, body: &Value) -> Response<Body> {
 
 /// 200 with a body that is JSON already.
 pub(crate) fn json_text_reply(body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    text_reply(200, body, HeaderValue::from_static("application/json"))
 }
 
 pub(crate) fn json_reply_as(code: u16, body: &Value, content_type: HeaderValue) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_string()));
+    text_reply(code, body.to_string(), content_type)
+}
+
+fn text_reply(code: u16, body: impl Into<Body>, content_type: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response

@@ -35,6 +35,7 @@ mod events;
 mod exec;
 mod follow;
 mod image;
+mod in_use;
 mod inspect;
 mod limits;
 mod pace;

@@ -1,9 +1,10 @@
 //! One answer for all who ask the same thing while it is being asked.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
+
+use crate::in_use::InUse;
 
 /// Questions, by what they are about.
 ///
@@ -11,7 +12,7 @@ use tokio::sync::OnceCell;
 /// Nobody gets the answer to a question that was put before they asked: whoever comes while one is on its way waits for the
 /// next, with all the others who came meanwhile. So an answer is as fresh as if it had been asked for alone.
 #[derive(Debug)]
-pub(crate) struct Shared<T>(Mutex<HashMap<String, Weak<Topic<T>>>>);
+pub(crate) struct Shared<T>(InUse<String, Topic<T>>);
 
 #[derive(Debug)]
 struct Topic<T> {
@@ -23,7 +24,7 @@ struct Topic<T> {
 
 impl<T> Default for Shared<T> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(InUse::default())
     }
 }
 
@@ -34,7 +35,7 @@ impl<T: Clone> Shared<T> {
     where
         F: Future<Output = T>,
     {
-        let topic = self.topic(topic);
+        let topic = self.0.get(&topic.to_owned(), Topic::default);
         let answer = Arc::clone(&topic.next());
         let put = async {
             let _turn = topic.turn.lock().await;
@@ -43,16 +44,11 @@ impl<T: Clone> Shared<T> {
         };
         answer.get_or_init(|| put).await.clone()
     }
+}
 
-    fn topic(&self, name: &str) -> Arc<Topic<T>> {
-        let mut topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(topic) = topics.get(name).and_then(Weak::upgrade) {
-            return topic;
-        }
-        topics.retain(|_, topic| topic.strong_count() > 0);
-        let topic = Arc::new(Topic { turn: tokio::sync::Mutex::default(), next: Mutex::default() });
-        topics.insert(name.to_owned(), Arc::downgrade(&topic));
-        topic
+impl<T> Default for Topic<T> {
+    fn default() -> Self {
+        Self { turn: tokio::sync::Mutex::default(), next: Mutex::default() }
     }
 }
 
@@ -145,6 +141,6 @@ mod tests {
         assert!(stuck.as_mut().now_or_never().is_none());
         assert_eq!(shared.ask("cache", || async { 7 }).await, 7);
         assert_eq!(shared.ask("queue", || async { 8 }).await, 8);
-        assert_eq!(shared.0.lock().unwrap().keys().collect::<Vec<_>>().len(), 2, "the one in use and the last one");
+        assert_eq!(shared.0.len(), 2, "the one in use and the last one");
     }
 }

@@ -1,11 +1,11 @@
 //! Bounds how many programs an engine is starting at a time.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::ContainerId;
+use crate::in_use::InUse;
 
 /// More starts at once than this only queue inside the engine, each slower than the one before.
 const AT_ONCE: usize = 4;
@@ -15,7 +15,7 @@ const AT_ONCE: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Starts {
     engine: Arc<Semaphore>,
-    containers: Mutex<HashMap<ContainerId, Weak<Semaphore>>>,
+    containers: InUse<ContainerId, Semaphore>,
 }
 
 /// A turn, until dropped.
@@ -25,28 +25,17 @@ pub(crate) struct Turn([Option<OwnedSemaphorePermit>; 2]);
 
 impl Default for Starts {
     fn default() -> Self {
-        Self { engine: Arc::new(Semaphore::new(AT_ONCE)), containers: Mutex::default() }
+        Self { engine: Arc::new(Semaphore::new(AT_ONCE)), containers: InUse::default() }
     }
 }
 
 impl Starts {
     /// Waits for a turn in `container`.
     pub(crate) async fn turn(&self, container: &ContainerId) -> Turn {
-        let of_container = self.of(container);
+        let of_container = self.containers.get(container, || Semaphore::new(1));
         // Never closed, so that this cannot fail. In this order: who waits for a container is not in the way of others.
         let first = of_container.acquire_owned().await.ok();
         Turn([first, Arc::clone(&self.engine).acquire_owned().await.ok()])
-    }
-
-    fn of(&self, container: &ContainerId) -> Arc<Semaphore> {
-        let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = containers.get(container).and_then(Weak::upgrade) {
-            return found;
-        }
-        containers.retain(|_, semaphore| semaphore.strong_count() > 0);
-        let new = Arc::new(Semaphore::new(1));
-        containers.insert(container.clone(), Arc::downgrade(&new));
-        new
     }
 }
 
@@ -74,6 +63,6 @@ mod tests {
         assert!(second.now_or_never().is_some());
         drop(others);
         assert!(starts.turn(&id('e')).now_or_never().is_some());
-        assert_eq!(starts.containers.lock().unwrap().len(), 1, "what is not in use is forgotten");
+        assert_eq!(starts.containers.len(), 1, "what is not in use is forgotten");
     }
 }

@@ -79,10 +79,8 @@ impl Options {
                 format!("the {what} in the precondition ({wanted}) does not match the {what} in record ({is})");
             ApiError::conflict(subject, name, &format!("{compared}. The object might have been {maybe}"))
         };
-        let object = found.value();
-        let is = meta::text(&object, "uid");
-        if let Some(uid) = self.uid.as_deref().filter(|uid| *uid != is) {
-            return Err(failed("UID", uid, is, "deleted and then recreated"));
+        if let Some(uid) = self.uid.as_deref().filter(|uid| *uid != &*found.uid) {
+            return Err(failed("UID", uid, &found.uid, "deleted and then recreated"));
         }
         let version = found.version.to_string();
         if let Some(wanted) = self.version.as_deref().filter(|wanted| *wanted != version) {
@@ -91,7 +89,7 @@ impl Options {
         // Foreground means that the owner outlasts its dependents. That is not built for dependents that can hold out.
         let holds_out =
             |(_, dependent): &(Arc<str>, Arc<Stored>)| meta::finalizers(&dependent.value()).next().is_some();
-        if self.foreground && call.app.store.dependents(is).iter().any(holds_out) {
+        if self.foreground && call.app.store.dependents(&found.uid).iter().any(holds_out) {
             let why = "Foreground is not supported while a dependent has finalizers: use Background or Orphan";
             return Err(ApiError::invalid(subject, name, vec![Cause::forbidden("propagationPolicy", why)]));
         }
@@ -118,7 +116,7 @@ pub(super) fn delete(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError
 }
 
 fn deleted(call: &Call, found: &Stored) -> Value {
-    status::success(call.resource.subject(), &found.key.name, meta::text(&found.value(), "uid"))
+    status::success(call.resource.subject(), &found.key.name, &found.uid)
 }
 
 pub(super) fn delete_collection(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
@@ -201,7 +199,7 @@ pub(super) fn after_removal(app: &App, removed: &Stored) {
 }
 
 /// Ends an object whose owners are all gone, as far as they are of kinds that are served here.
-pub(super) fn follow_owners(app: &App, table: &Arc<str>, object: &Stored, uids: &HashSet<String>) {
+pub(super) fn follow_owners(app: &App, table: &Arc<str>, object: &Stored, uids: &HashSet<&str>) {
     if object.owners.is_empty() {
         return;
     }
@@ -216,12 +214,10 @@ pub(super) fn follow_owners(app: &App, table: &Arc<str>, object: &Stored, uids: 
 }
 
 fn release_dependents(app: &App, owner: &Stored, policy: Policy) {
-    let owner = owner.value();
-    let uid = meta::text(&owner, "uid");
-    for (table, dependent) in app.store.dependents(uid) {
+    for (table, dependent) in app.store.dependents(&owner.uid) {
         let mut freed = dependent.value();
         let others: Vec<Value> = meta::owner_references(&freed)
-            .filter(|reference| reference["uid"].as_str() != Some(uid))
+            .filter(|reference| reference["uid"].as_str() != Some(&owner.uid))
             .cloned()
             .collect();
         if policy == Policy::Background && others.is_empty() {

@@ -239,8 +239,7 @@ impl Answer {
 /// Goes on with what a kill interrupted in the middle: a removal takes several writes.
 pub(crate) fn resume(app: &App) {
     let everything = app.store.everything();
-    let uid = |(_, object): &(_, Arc<Stored>)| meta::text(&object.value(), "uid").to_owned();
-    let uids: HashSet<String> = everything.iter().map(uid).collect();
+    let uids: HashSet<&str> = everything.iter().map(|(_, object)| &*object.uid).collect();
     for (table, object) in &everything {
         if &**table == NAMESPACES && object.is_ending {
             namespace::empty(app, &object.key.name);

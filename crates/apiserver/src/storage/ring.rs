@@ -88,7 +88,7 @@ mod tests {
     }
 
     fn large(version: u64, bytes: usize) -> Change {
-        let object = Arc::new(Stored::new(Key::new("", "x"), version, &Value::String("x".repeat(bytes - 2))));
+        let object = Arc::new(Stored::new(Key::new("", "x"), version, &Value::String("x".repeat(bytes))));
         Change { object, ..change(version) }
     }
 

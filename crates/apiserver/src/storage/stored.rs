@@ -13,6 +13,7 @@ pub(crate) struct Stored {
     pub(crate) key: Key,
     pub(crate) version: u64,
     pub(crate) json: Bytes,
+    pub(crate) uid: Box<str>,
     /// Whether its deletion has begun.
     pub(crate) is_ending: bool,
     /// The UIDs of its owners.
@@ -27,6 +28,7 @@ impl Stored {
         Self {
             key,
             version,
+            uid: meta::text(value, "uid").into(),
             is_ending: meta::is_ending(value),
             owners: owners.map(Box::from).collect(),
             json: json.into(),

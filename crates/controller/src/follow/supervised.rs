@@ -23,6 +23,7 @@ use oncelet_engine::supervise::{Exit, Record, StopReason, SupervisedEnd, Supervi
 use oncelet_engine::{ContainerId, ContainerState, Error as EngineError, ErrorKind, ExecId, OutputStream};
 use oncelet_faults::gives_up;
 use oncelet_store::{Store, Stream};
+use tokio::time::Instant;
 
 use super::output::{FLUSH, Outputs};
 use super::{LOOK, Run, finish, hint, record};
@@ -184,8 +185,8 @@ impl Watch {
     async fn listen(&mut self, mut stream: SupervisedRun, starts: bool) -> Came {
         let mut flush = tokio::time::interval(FLUSH);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut runs = std::pin::pin!(tokio::time::sleep(TELLING));
-        let mut untold = false;
+        // When the start is told of, while it is not.
+        let mut telling = None;
         let end = loop {
             tokio::select! {
                 // Cancel-safe: `next` keeps a half-read event in `stream`.
@@ -195,8 +196,7 @@ impl Watch {
                         if gives_up("started") || !self.started(at).await || gives_up("start-recorded") {
                             return Came::Lost;
                         }
-                        runs.as_mut().reset(tokio::time::Instant::now() + TELLING);
-                        untold = true;
+                        telling = Some(Instant::now() + TELLING);
                     }
                     Some(SupervisedEvent::Output { stream, offset, bytes }) => {
                         if gives_up("output") {
@@ -209,15 +209,15 @@ impl Watch {
                 },
                 // Cancel-safe: a tick that is not taken comes again.
                 _ = flush.tick() => self.outputs.flush().await,
-                // Cancel-safe: it goes on waiting for the same moment.
-                () = &mut runs, if untold => {
-                    untold = false;
+                // Cancel-safe: the moment stays the same.
+                () = tokio::time::sleep_until(telling.unwrap_or_else(Instant::now)), if telling.is_some() => {
+                    telling = None;
                     self.wake();
                 }
             }
         };
         self.outputs.flush().await;
-        if untold && !matches!(end, SupervisedEnd::Exited(_)) {
+        if telling.is_some() && !matches!(end, SupervisedEnd::Exited(_)) {
             self.wake();
         }
         match end {

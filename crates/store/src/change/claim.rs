@@ -71,6 +71,15 @@ struct Row<'a> {
     effective: &'a str,
 }
 
+/// The runs that have the nonces of the claims in `?1`, each with its claim as `new`.
+macro_rules! from_claims {
+    () => {
+        "FROM json_each(?1) AS new JOIN run \
+         ON run.ident = new.value ->> 'ident' AND run.name = new.value ->> 'name' AND run.token = new.value ->> 'token' \
+         WHERE run.nonce = new.value ->> 'nonce'"
+    };
+}
+
 /// Inserts the runs of claims whose keys are free; of two with the same key, the first. Gives the right to each, or `None` where
 /// somebody else has the key, or this very claim was committed before.
 ///
@@ -102,11 +111,11 @@ pub(crate) async fn insert_all(
     let ids = match claims {
         [_] => vec![(0, done.last_insert_rowid())],
         _ => {
-            sqlx::query_as::<_, (i64, i64)>(
-                "SELECT new.key, run.id FROM json_each(?1) AS new JOIN run \
-                 ON run.ident = new.value ->> 'ident' AND run.name = new.value ->> 'name' AND run.token = new.value ->> 'token' \
-                 WHERE run.nonce = new.value ->> 'nonce' AND run.attempt = 1 AND run.epoch = 1",
-            )
+            sqlx::query_as::<_, (i64, i64)>(concat!(
+                "SELECT new.key, run.id ",
+                from_claims!(),
+                " AND run.attempt = 1 AND run.epoch = 1"
+            ))
             .bind(&rows)
             .fetch_all(&mut *conn)
             .await?
@@ -130,15 +139,13 @@ fn rows(claims: &[&MakeClaim]) -> Result<String, StoreError> {
 
 /// Writes what the runs are for that have the nonces of these claims, of which there must be so many.
 async fn write_specs(rows: &str, count: u64, conn: &mut SqliteConnection) -> Result<(), StoreError> {
-    let done = sqlx::query(
+    let done = sqlx::query(concat!(
         "INSERT INTO run_spec (run_id, fingerprint, program, effective) \
-         SELECT run.id, new.value ->> 'fingerprint', new.value ->> 'program', new.value ->> 'effective' \
-         FROM json_each(?1) AS new JOIN run \
-         ON run.ident = new.value ->> 'ident' AND run.name = new.value ->> 'name' AND run.token = new.value ->> 'token' \
-         WHERE run.nonce = new.value ->> 'nonce' \
-         ON CONFLICT (run_id) DO UPDATE \
+         SELECT run.id, new.value ->> 'fingerprint', new.value ->> 'program', new.value ->> 'effective' ",
+        from_claims!(),
+        " ON CONFLICT (run_id) DO UPDATE \
          SET fingerprint = excluded.fingerprint, program = excluded.program, effective = excluded.effective",
-    )
+    ))
     .bind(rows)
     .execute(conn)
     .await?;
