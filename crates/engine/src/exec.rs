@@ -296,11 +296,7 @@ impl Engine {
             self.call("exec_inspect", CALL, |docker| async move { docker.inspect_exec(exec.as_str()).await }).await;
         let answer = match answer {
             Ok(answer) => answer,
-            Err(Error::Rejected { status: 404, .. }) => {
-                return Ok(Inspected { state: ExecState::Gone, pid: 0, container: None });
-            }
-            // Podman, while the container is being removed.
-            Err(Error::Rejected { status: 500, message }) if message.contains("no such container") => {
+            Err(Error::Rejected { status, message }) if says_gone(status, &message) => {
                 return Ok(Inspected { state: ExecState::Gone, pid: 0, container: None });
             }
             Err(error) => return Err(error),
@@ -318,6 +314,12 @@ impl Engine {
     }
 }
 
+/// Whether an engine does not know an exec any more. Podman says 500 while its container is being removed, or restarted.
+fn says_gone(status: u16, message: &str) -> bool {
+    let told = ["no such container", "no exec session with ID"].iter().any(|text| message.contains(text));
+    status == 404 || (status == 500 && told)
+}
+
 fn refusal_to_start(exec: &ExecId, error: Error) -> Error {
     match error {
         Error::Rejected { status: 404, .. } => Error::NotFound { what: format!("exec {exec}") },
@@ -328,5 +330,25 @@ fn refusal_to_start(exec: &ExecId, error: Error) -> Error {
             Error::AlreadyStarted { exec: exec.to_string() }
         }
         other => other.about_container(exec.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_say_that_an_exec_is_gone_is_known() {
+        for (status, message) in [
+            (404, "No such exec instance: 0841"),
+            (500, "looking up container: no such container"),
+            (
+                500,
+                "retrieving exec session 0841 from container 64ce: no exec session with ID 0841 found in container 64ce",
+            ),
+        ] {
+            assert!(says_gone(status, message), "{message}");
+        }
+        assert!(!says_gone(500, "database is locked"), "not knowing is not an end");
     }
 }
