@@ -153,6 +153,8 @@ pub(crate) fn a_terminal_shows_how_far_a_run_is(world: &mut World) {
     let mut script = Command::new("script");
     let usual = world.oncelet_command();
     script.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    // A terminal that can take a line away; what is around this test may have none at all.
+    script.env("TERM", "xterm");
     let mut running =
         script.args(["-qefc", &oncelet]).arg(&told).stdout(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
     let shown = || String::from_utf8_lossy(&std::fs::read(&told).unwrap_or_default()).into_owned();
