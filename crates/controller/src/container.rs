@@ -18,8 +18,9 @@ use oncelet_engine::{
 };
 
 use crate::context::Ctx;
+use crate::events::event;
 use crate::exec::Error;
-use crate::publish::{STALE, event, tell, write_status};
+use crate::publish::{STALE, write_status};
 use crate::{convert, finalizer, inputs};
 use plan::{LABEL_KEY, LABEL_OWNER, LABEL_SESSION, LABEL_SPEC, LABEL_UID, Plan, lifecycle_key, plan, removes};
 use pull::Image;
@@ -224,7 +225,7 @@ async fn publish(
     };
     let kind = if trouble.is_some() { EventType::Warning } else { EventType::Normal };
     if let Some((reason, note)) = trouble.or_else(|| result.is_ok().then_some(story).flatten()) {
-        tell(ctx, container, &event(kind, "Reconcile", reason, &note)).await;
+        ctx.events.tell(container, event(kind, "Reconcile", reason, &note));
     }
     Ok(Action::requeue(retry))
 }

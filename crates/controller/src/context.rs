@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::runtime::events::Recorder;
+use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store as Reflector};
-use kube::{Client, ResourceExt};
 use oncelet_api::{Container, ContainerExec};
 use oncelet_core::RunName;
 use oncelet_engine::{Engine, Error as EngineError};
@@ -15,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::echo::Echoes;
 use crate::engines::Engines;
+use crate::events::Events;
 use crate::gate::StoreGate;
 use crate::runs::Runs;
 use crate::steps::Steps;
@@ -46,8 +46,8 @@ pub(crate) struct Context {
     pub(crate) shutdown: CancellationToken,
     /// Asks for a look at the objects of a run that has moved.
     pub(crate) wake: mpsc::UnboundedSender<RunName>,
-    /// Writes Kubernetes events.
-    pub(crate) recorder: Recorder,
+    /// Where Kubernetes events are told.
+    pub(crate) events: Events,
     /// Whoever wants to know what happens to runs.
     pub(crate) steps: Steps,
     /// The clock.
@@ -60,12 +60,15 @@ impl Context {
         Arc::new(Self { engine, ..(**self).clone() })
     }
 
+    /// The `Container` that `exec` is for, if it names one that is there.
+    pub(crate) fn container_of(&self, exec: &ContainerExec) -> Option<Arc<Container>> {
+        let name = exec.spec.container_name.as_ref()?;
+        self.containers.get(&ObjectRef::new(name).within(exec.metadata.namespace.as_deref().unwrap_or_default()))
+    }
+
     /// The same, for what `exec` is for.
     pub(crate) fn for_exec(self: &Arc<Self>, exec: &ContainerExec) -> Result<Ctx, EngineError> {
-        let object =
-            exec.spec.container_name.as_ref().and_then(|name| {
-                self.containers.get(&ObjectRef::new(name).within(&exec.namespace().unwrap_or_default()))
-            });
+        let object = self.container_of(exec);
         let name = match &object {
             Some(container) => &container.spec.engine,
             None => &exec.spec.engine,

@@ -7,11 +7,6 @@ use kube::runtime::reflector::ObjectRef;
 use oncelet_api::{ContainerExec, ExecState};
 use oncelet_core::{Blocked, Reason};
 
-/// Whether `exec` names an object `name` as one that it depends on.
-pub(crate) fn depends_on(exec: &ContainerExec, namespace: Option<&str>, name: &str) -> bool {
-    exec.namespace().as_deref() == namespace && exec.spec.depends_on.iter().any(|wanted| wanted == name)
-}
-
 /// The first of its dependencies that `exec` still waits for.
 pub(crate) fn waits_for(
     exec: &ContainerExec,

@@ -9,6 +9,7 @@ use oncelet_core::decide;
 
 use crate::context::Ctx;
 use crate::finalizer::{self, Phase};
+use crate::publish::STALE;
 use crate::{act, convert, observe, publish};
 
 /// A reconcile that failed for a reason other than the object's own state, which is published instead.
@@ -54,6 +55,10 @@ pub(crate) async fn reconcile(exec: Arc<ContainerExec>, ctx: Ctx) -> Result<Acti
         Phase::Gone => return Ok(Action::await_change()),
         // The change comes back through the watch.
         Phase::NeedsFinalizer => return finalizer::add(&ctx, exec.as_ref(), KILL_FINALIZER).await,
+    }
+    if observe::is_about_to_be_known(&ctx, &exec) {
+        // What is found wakes us.
+        return Ok(Action::requeue(STALE));
     }
     let spec = convert::exec_spec(&exec);
     let (ctx, observation) = match ctx.for_exec(&exec) {

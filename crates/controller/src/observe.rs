@@ -1,7 +1,7 @@
 //! Gathers everything about one object into one `Observed`.
 
+use jiff::SignedDuration;
 use kube::ResourceExt;
-use kube::runtime::reflector::ObjectRef;
 use oncelet_api::{ContainerExec, WaitFor};
 use oncelet_core::{Blocked, ExecSpec, Inputs, Memory, Observed, Ownership, Reason, resolve};
 use oncelet_engine::{Container, ContainerState, Health};
@@ -10,6 +10,9 @@ use tokio::time::Instant;
 use crate::context::{Ctx, one_line};
 use crate::exec::Error;
 use crate::{depends, inputs};
+
+/// How long the first look at a new `Container` is given: most take milliseconds.
+const AT_FIRST: SignedDuration = SignedDuration::from_secs(2);
 
 /// What was seen of one object's world.
 pub(crate) struct Observation {
@@ -57,12 +60,22 @@ pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) ->
     Ok(Observation { since, container: Some(container), observed })
 }
 
+/// Whether the `Container` of `exec` has just been made, and nobody has looked yet what there is of it: to say so would be a
+/// status that is wrong as soon as it is written.
+pub(crate) fn is_about_to_be_known(ctx: &Ctx, exec: &ContainerExec) -> bool {
+    let Some(container) = ctx.container_of(exec).filter(|container| container.status.is_none()) else {
+        return false;
+    };
+    let age = container.creation_timestamp().map(|created| (ctx.now)().duration_since(created.0));
+    age.is_some_and(|age| age.abs() < AT_FIRST)
+}
+
 /// The engine's container that `exec` is for.
 async fn target(ctx: &Ctx, exec: &ContainerExec) -> Result<Container, Blocked> {
     let (name_or_id, missing) = match (&exec.spec.container_name, &exec.spec.engine_container) {
         (Some(name), _) => {
             let namespace = exec.namespace().unwrap_or_default();
-            let Some(object) = ctx.containers.get(&ObjectRef::new(name).within(&namespace)) else {
+            let Some(object) = ctx.container_of(exec) else {
                 return Err(Blocked {
                     reason: Reason::ContainerNotFound,
                     message: format!("there is no Container {namespace}/{name}; apply one, or set engineContainer"),

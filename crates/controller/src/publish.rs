@@ -6,7 +6,7 @@ use std::time::Duration;
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use oncelet_api::ContainerExec;
 use oncelet_faults::gives_up;
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::act::{Shown, What};
-use crate::context::{Ctx, one_line};
+use crate::context::Ctx;
 use crate::exec::Error;
 use crate::observe::Observation;
 use crate::status::project;
@@ -41,7 +41,10 @@ pub(crate) async fn publish(
         // Before it is written: it may come back sooner than the answer.
         ctx.echoes.expect(exec, &status);
         if !write_status(ctx, exec, exec.status.as_ref(), &status).await? {
-            return Ok(Action::requeue(STALE));
+            // What stood in the way may have come before it was looked for.
+            let now = ctx.execs.get(&ObjectRef::from_obj(exec));
+            let is_known = now.is_some_and(|now| now.metadata.resource_version != exec.metadata.resource_version);
+            return Ok(Action::requeue(if is_known { Duration::ZERO } else { STALE }));
         }
         if gives_up("status-written") {
             return Ok(Action::requeue(STALE));
@@ -57,7 +60,7 @@ pub(crate) async fn publish(
             }
         }
         for event in story(exec.status.as_ref(), &status) {
-            tell(ctx, exec, &event).await;
+            ctx.events.tell(exec, event);
         }
     }
     Ok(Action::requeue(shown.retry.unwrap_or(RESYNC)))
@@ -96,13 +99,6 @@ where
     }
 }
 
-/// Writes an event about `object`. The story is for people: where it cannot be written, the work goes on.
-pub(crate) async fn tell<K: Resource<DynamicType = ()>>(ctx: &Ctx, object: &K, event: &Event) {
-    if let Err(error) = ctx.recorder.publish(event, &object.object_ref(&())).await {
-        tracing::debug!("an event was not written: {}", one_line(&error));
-    }
-}
-
 /// `new` as a JSON merge patch on `old`: what is absent in `new` is removed.
 fn replacing<S: Serialize>(old: Option<&S>, new: &S) -> Value {
     let object = |status: &S| match serde_json::to_value(status) {
@@ -114,16 +110,4 @@ fn replacing<S: Serialize>(old: Option<&S>, new: &S) -> Value {
         patch.entry(field.clone()).or_insert(Value::Null);
     }
     Value::Object(patch)
-}
-
-/// An event about the object that it is told of.
-pub(crate) fn event(type_: EventType, action: &str, reason: &str, note: &str) -> Event {
-    Event {
-        type_,
-        reason: reason.to_owned(),
-        // Kubernetes takes notes of up to 1 KiB.
-        note: Some(note.chars().take(900).collect()),
-        action: action.to_owned(),
-        secondary: None,
-    }
 }

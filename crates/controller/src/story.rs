@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 use oncelet_api::{ContainerExecStatus, ExecState, condition};
 
-use crate::publish::event;
+use crate::events::event;
 
 /// The events that tell the step from `old` to `new`.
 pub(crate) fn story(old: Option<&ContainerExecStatus>, new: &ContainerExecStatus) -> Vec<Event> {

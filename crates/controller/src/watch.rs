@@ -8,13 +8,11 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store as Reflector};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Controller, WatchStreamExt};
 use kube::{Api, Client, ResourceExt};
 use oncelet_api::{Container, ContainerExec};
-use oncelet_core::RunName;
 use oncelet_engine::{ContainerAction, Engine, EngineEvent};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,14 +21,18 @@ use tokio_util::task::TaskTracker;
 use crate::context::{Context, Ctx, one_line};
 use crate::echo::Echoes;
 use crate::engines::{Engines, Session};
+use crate::events::Events;
 use crate::gate::StoreGate;
+use crate::index::{Index, On};
 use crate::progress::{Progress, Queue};
 use crate::runs::Runs;
 use crate::steps::Steps;
-use crate::{collect, container, convert, depends, exec, health, recover};
+use crate::{collect, container, exec, health, recover};
 
 /// How long the end of the controller waits for programs that run.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for events that are told and not written yet.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long between two looks for containers that are gone.
 const COLLECT: Duration = Duration::from_mins(10);
 /// How long between two looks for open runs whose daemon is gone and whose objects nobody has applied again. A look costs as
@@ -91,21 +93,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let (exec_queue, container_queue) = (Queue::of_execs(), Queue::of_containers());
     let (container_objects, touched_containers, changed_containers) =
         watched(container_api, &progress, &container_queue, |_, _| true);
-    let echoes = Echoes::default();
-    let is_news = {
-        let echoes = echoes.clone();
-        move |exec: &ContainerExec, is_there: bool| {
-            if !is_there {
-                echoes.forget(exec);
-            }
-            !echoes.is_one(exec)
-        }
-    };
-    let (exec_objects, touched_execs, changed_execs) = watched(exec_api, &progress, &exec_queue, is_news);
+    let (echoes, index) = (Echoes::default(), Index::default());
+    let (exec_objects, touched_execs, changed_execs) =
+        watched(exec_api, &progress, &exec_queue, is_news(&echoes, &index));
     let (for_execs, engines_of_execs) = mpsc::unbounded_channel();
     let (for_containers, engines_of_containers) = mpsc::unbounded_channel();
     let ctx: Ctx = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), Reporter { controller: "oncelet".into(), instance: None }),
+        events: Events::through(client.clone()),
         client: client.clone(),
         engines: Engines::new(engine.clone(), session, vec![for_execs, for_containers]),
         engine,
@@ -128,8 +122,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     });
     let triggers = stream::select_all([
         execs_in(changed_containers, exec_objects.clone()).boxed(),
-        execs_after(changed_execs, exec_objects.clone()).boxed(),
-        execs_of_runs(woken, exec_objects.clone()).boxed(),
+        hanging_on(received(changed_execs).map(On::Exec), index.clone()).boxed(),
+        hanging_on(received(woken).map(On::Run), index).boxed(),
         of_engines.boxed(),
     ]);
     let execs = Controller::for_stream(touched_execs, exec_objects)
@@ -177,22 +171,38 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     ctx.watch(health::check_always(ctx.clone()));
     futures::join!(execs, containers);
     await_programs(&ctx).await;
+    // Its last words; where the API server is gone, nobody hears them.
+    let _ = tokio::time::timeout(LAST_WORDS, ctx.events.written()).await;
     if let Ok(store) = ctx.store.get() {
         store.close().await;
     }
     Ok(())
 }
 
+/// Tells of an exec that the watch shows whether it is news, and keeps what is known of it where it is there.
+fn is_news(echoes: &Echoes, index: &Index) -> impl Fn(&ContainerExec, bool) -> bool + Send + 'static {
+    let (echoes, index) = (echoes.clone(), index.clone());
+    move |exec, is_there| {
+        if is_there {
+            index.add(exec);
+        } else {
+            index.remove(&ObjectRef::from_obj(exec));
+            echoes.forget(exec);
+        }
+        !echoes.is_one(exec)
+    }
+}
+
 /// One watch of a kind for all that wants to know of it: the reflector with its objects, the stream that a controller runs on,
-/// which has what `is_news` says (told with each object is whether it is there), and all objects that have changed, for those
-/// that depend on them. An object is told of only once the reflector shows it so: two watches would race, and what is woken too
+/// which has what `is_news` says (told with each object is whether it is there), and the names of all objects that have changed,
+/// for those that depend on them. An object is told of only once the reflector shows it so: two watches would race, and what is woken too
 /// early would sleep on.
 fn watched<K>(
     api: Api<K>,
     progress: &Progress,
     queue: &Queue<K>,
     is_news: impl Fn(&K, bool) -> bool + Send + 'static,
-) -> (Reflector<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static, mpsc::UnboundedReceiver<K>)
+) -> (Reflector<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static, mpsc::UnboundedReceiver<ObjectRef<K>>)
 where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
@@ -207,11 +217,11 @@ where
         .reflect(writer);
     let (queue, shown) = (queue.clone(), objects.clone());
     let touched = as_shown(steps, objects.clone()).try_filter(move |object: &K| {
-        // The receiver is gone only when the controller ends.
-        let _ = tell.send(object.clone());
         let name = ObjectRef::from_obj(object);
         let is_there = shown.get(&name).is_some();
         let is_news = is_news(object, is_there);
+        // The receiver is gone only when the controller ends.
+        let _ = tell.send(name.clone());
         if is_news && is_there {
             queue.add(&name);
         }
@@ -315,26 +325,23 @@ async fn collect_always(ctx: Ctx) {
 
 /// The execs that are for a `Container` which has changed.
 fn execs_in(
-    changed: mpsc::UnboundedReceiver<Container>,
+    changed: mpsc::UnboundedReceiver<ObjectRef<Container>>,
     execs: Reflector<ContainerExec>,
 ) -> impl Stream<Item = ObjectRef<ContainerExec>> + Send + 'static {
     received(changed).flat_map(move |container| {
-        let name = container.name_any();
         refs(execs.state_filter(|exec| {
-            exec.namespace() == container.namespace() && exec.spec.container_name.as_deref() == Some(&name)
+            exec.metadata.namespace == container.namespace
+                && exec.spec.container_name.as_deref() == Some(container.name.as_str())
         }))
     })
 }
 
-/// The execs that wait for one which has changed.
-fn execs_after(
-    changed: mpsc::UnboundedReceiver<ContainerExec>,
-    execs: Reflector<ContainerExec>,
+/// The execs that hang on what has moved.
+fn hanging_on(
+    moved: impl Stream<Item = On> + Send + 'static,
+    index: Index,
 ) -> impl Stream<Item = ObjectRef<ContainerExec>> + Send + 'static {
-    received(changed).flat_map(move |done| {
-        let (namespace, name) = (done.namespace(), done.name_any());
-        refs(execs.state_filter(|exec| depends::depends_on(exec, namespace.as_deref(), &name)))
-    })
+    moved.flat_map(move |on| stream::iter(index.hanging(&on)))
 }
 
 fn received<T: Send + 'static>(from: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> + Send + 'static {
@@ -343,14 +350,6 @@ fn received<T: Send + 'static>(from: mpsc::UnboundedReceiver<T>) -> impl Stream<
 
 fn refs<K: kube::Resource<DynamicType = ()>>(objects: Vec<Arc<K>>) -> impl Stream<Item = ObjectRef<K>> {
     stream::iter(objects.into_iter().map(|object| ObjectRef::from_obj(object.as_ref())))
-}
-
-/// The execs whose run has moved.
-fn execs_of_runs(
-    woken: mpsc::UnboundedReceiver<RunName>,
-    execs: Reflector<ContainerExec>,
-) -> impl Stream<Item = ObjectRef<ContainerExec>> + Send + 'static {
-    received(woken).flat_map(move |name| refs(execs.state_filter(|exec| convert::run_name(exec) == name)))
 }
 
 /// The execs whose container something has happened to; all of them when the engine is back.

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use super::status::Trouble;
 use crate::context::{Ctx, one_line};
+use crate::events::event;
 use crate::exec::Error;
-use crate::publish::{event, tell};
 
 /// The reason of a pull that failed.
 pub(super) const FAILED: &str = "ImagePullFailed";
@@ -54,7 +54,7 @@ pub(super) async fn image(ctx: &Ctx, container: Arc<Container>) -> Result<Image,
     match result {
         Ok(()) => {
             let note = format!("pulled {image} in {:.1} s", begun.elapsed().as_secs_f64());
-            say(ctx, &container, "Pulled", &note).await;
+            say(ctx, &container, "Pulled", &note);
             Ok(fresh(ctx, &container).await?.map_or(Image::GivenUp, Image::Ready))
         }
         Err(error @ EngineError::Unreachable { .. }) => Ok(Image::Missing(Trouble::engine(&error))),
@@ -86,7 +86,7 @@ async fn pull(ctx: &Ctx, container: &Container, image: &str) -> Option<Result<()
         }
         let now = *progress.borrow();
         if shown.is_none() {
-            say(ctx, container, "Pulling", &format!("pulling {image}")).await;
+            say(ctx, container, "Pulling", &format!("pulling {image}"));
         }
         if shown != Some(now) {
             write_progress(ctx, container, format!("pulling {image}{}", text(now))).await;
@@ -137,6 +137,6 @@ async fn write_progress(ctx: &Ctx, container: &Container, message: String) {
     }
 }
 
-async fn say(ctx: &Ctx, container: &Container, reason: &str, note: &str) {
-    tell(ctx, container, &event(EventType::Normal, "Pull", reason, note)).await;
+fn say(ctx: &Ctx, container: &Container, reason: &str, note: &str) {
+    ctx.events.tell(container, event(EventType::Normal, "Pull", reason, note));
 }
