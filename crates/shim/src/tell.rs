@@ -18,6 +18,9 @@ use crate::{disk, process};
 const PIECE: usize = 64 * 1024;
 /// More than this, left when the program is over, is read from the file by whoever wants it.
 const LONGEST_REST: u64 = 8 * 1024 * 1024;
+/// How long nothing is told while a program writes faster than can be told: each byte that goes through an engine takes more of
+/// the machine's time than it took to write it. What is left at the end is read from the file, which is much cheaper.
+const BREATH: Duration = Duration::from_millis(50);
 /// How long a log may be silent before it is asked whether anybody still lives to write it.
 const SILENCE: Duration = Duration::from_secs(1);
 /// How long whoever listens has to say that it has stored everything.
@@ -46,6 +49,8 @@ pub(crate) fn tell(place: &Place, from: [u64; 2], told: &AtomicU64) -> io::Resul
     let mut out = io::stdout().lock();
     let mut silent_since = Instant::now();
     let mut looked = false;
+    // How much was written and not told after the round before.
+    let mut was_ahead = 0;
     loop {
         // In this order: what was written before the end is there when the end is.
         let exit = disk::read_exit(place);
@@ -72,6 +77,11 @@ pub(crate) fn tell(place: &Place, from: [u64; 2], told: &AtomicU64) -> io::Resul
         }
         if sent > 0 {
             silent_since = Instant::now();
+            let ahead = outputs.iter().map(Output::ahead).sum();
+            if ahead > LONGEST_REST && ahead > was_ahead {
+                std::thread::sleep(BREATH);
+            }
+            was_ahead = ahead;
             continue;
         }
         // At first at once: nobody may live to say anything.
@@ -101,6 +111,12 @@ struct Output {
 }
 
 impl Output {
+    /// How much there is that was not sent.
+    fn ahead(&self) -> u64 {
+        let size = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |metadata| metadata.len());
+        size.saturating_sub(self.offset)
+    }
+
     /// Sends what is there, up to `total`.
     fn send(&mut self, place: &Place, total: u64, out: &mut impl Write, told: &AtomicU64) -> io::Result<u64> {
         let file = match &mut self.file {
