@@ -11,6 +11,7 @@ mod load;
 mod report;
 mod runs;
 mod store;
+mod twins;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -12,8 +12,7 @@ use bollard::Docker;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::ExecConfig;
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
@@ -26,6 +25,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::load::Latencies;
 use crate::report::{Measure, Report, Section};
 use crate::store;
+use crate::twins::Twins;
 
 const IMAGE: &str = "oncelet-demo/busybox:1";
 /// How many programs are started at a time, through us and through the bare engine.
@@ -61,8 +61,7 @@ struct Bench<'a> {
     docker: Docker,
     client: Client,
     execs: Api<ContainerExec>,
-    /// Objects of a kind that is ours in all but its name, and that no controller looks at.
-    twins: Api<DynamicObject>,
+    twins: Twins,
     /// Containers, by name.
     containers: Vec<String>,
     /// Lines that programs write into a pipe which they share with this process, and when they came.
@@ -204,11 +203,10 @@ impl<'a> Bench<'a> {
                 }
             }
         });
-        let twins = runtime.block_on(twins(client.clone()));
+        let twins = runtime.block_on(Twins::made(client.clone()));
         let dir = dir.to_owned();
-        let bench = Self { runtime, docker, client, execs, twins, containers, lines, seen, dir, _up: up };
-        runtime.block_on(bench.create_twin(0));
-        bench
+        runtime.block_on(twins.create(0));
+        Self { runtime, docker, client, execs, twins, containers, lines, seen, dir, _up: up }
     }
 
     fn end(self) {
@@ -276,7 +274,7 @@ impl<'a> Bench<'a> {
         let begun = Instant::now();
         self.runtime.block_on(async {
             self.docker.inspect_container(&self.containers[0], None).await.unwrap();
-            self.patch(0).await;
+            self.twins.patch(0).await;
         });
         milliseconds(begun.elapsed())
     }
@@ -284,38 +282,11 @@ impl<'a> Bench<'a> {
     fn two_trips_and_an_inspect(&self) -> f64 {
         let begun = Instant::now();
         self.runtime.block_on(async {
-            self.patch(0).await;
+            self.twins.patch(0).await;
             self.docker.inspect_container(&self.containers[0], None).await.unwrap();
-            self.patch(0).await;
+            self.twins.patch(0).await;
         });
         milliseconds(begun.elapsed())
-    }
-
-    async fn create_twin(&self, number: usize) {
-        let object = json!({
-            "apiVersion": "bench.oncelet.dev/v1alpha1", "kind": "Twin", "metadata": {"name": format!("twin-{number}")},
-            "spec": {"engineContainer": self.containers[0], "command": "/bin/true"},
-        });
-        self.twins.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-    }
-
-    /// Writes a status as large as that of a program that has run.
-    async fn patch(&self, number: usize) {
-        let condition = |type_: &str| {
-            json!({
-                "type": type_, "status": "True", "reason": "Finished", "message": "it ended with exit code 0",
-                "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1,
-            })
-        };
-        let patch = Patch::Merge(json!({"status": {
-            "state": "Finished", "exitCode": 0, "restored": true, "containerName": self.containers[0],
-            "message": format!("{:?}", Instant::now()), "observedGeneration": 1,
-            "startTimestamp": "2026-01-01T00:00:00Z", "finishTimestamp": "2026-01-01T00:00:00Z",
-            "stdout": {"bytes": 0, "tail": "", "truncated": false},
-            "stderr": {"bytes": 0, "tail": "", "truncated": false},
-            "conditions": [condition("ContainerReady"), condition("Started"), condition("Succeeded")],
-        }}));
-        self.twins.patch_status(&format!("twin-{number}"), &PatchParams::default(), &patch).await.unwrap();
     }
 
     /// An object that ran is deleted and made again.
@@ -397,11 +368,12 @@ impl<'a> Bench<'a> {
         self.runtime.block_on(containers.create(&PostParams::default(), &later)).unwrap();
         let over = self.shown(names.iter().cloned().collect(), is_restored);
         let restores = rate(count, over - begun);
-        let this = &*self;
-        self.runtime
-            .block_on(stream::iter(1..=count).map(|it| this.create_twin(it)).buffer_unordered(32).collect::<()>());
+        let twins = &self.twins;
+        let made = stream::iter(1..=count).map(|number| twins.create(number)).buffer_unordered(32);
+        self.runtime.block_on(made.collect::<()>());
         let begun = Instant::now();
-        self.runtime.block_on(stream::iter(1..=count).map(|it| this.patch(it)).buffer_unordered(32).collect::<()>());
+        let patched = stream::iter(1..=count).map(|number| twins.patch(number)).buffer_unordered(32);
+        self.runtime.block_on(patched.collect::<()>());
         (restores, rate(count, begun.elapsed()))
     }
 
@@ -427,25 +399,6 @@ impl<'a> Bench<'a> {
         self.runtime.block_on(run_bare(&self.docker, &self.containers[0], &writes(mebibytes, to)));
         speed(mebibytes, begun.elapsed())
     }
-}
-
-/// Makes a kind that is ours in all but its name.
-async fn twins(client: Client) -> Api<DynamicObject> {
-    let mut crd = oncelet_api::crds().into_iter().find(|crd| crd.spec.names.kind == "ContainerExec").unwrap();
-    crd.metadata.name = Some("twins.bench.oncelet.dev".to_owned());
-    "bench.oncelet.dev".clone_into(&mut crd.spec.group);
-    let names = &mut crd.spec.names;
-    (names.kind, names.plural, names.singular) = ("Twin".to_owned(), "twins".to_owned(), Some("twin".to_owned()));
-    (names.list_kind, names.short_names, names.categories) = (Some("TwinList".to_owned()), None, None);
-    let crds = Api::<CustomResourceDefinition>::all(client.clone());
-    crds.create(&PostParams::default(), &crd).await.unwrap();
-    let resource =
-        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(&crd.spec.group, "v1alpha1", "Twin"), "twins");
-    let twins = Api::<DynamicObject>::namespaced_with(client, "default", &resource);
-    while twins.list(&kube::api::ListParams::default()).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    twins
 }
 
 /// Runs a program and reads what it writes, to its end.
