@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use oncelet_core::{Description, Outcome, Ownership, RunEvent, RunId, RunKey, RunRecord};
-use sqlx::SqlitePool;
+use sqlx::{FromRow, Row, SqlitePool};
 use uuid::Uuid;
 
 use crate::StoreError;
@@ -189,10 +189,24 @@ impl Store {
 
     /// The summaries of a run's logs; of a run that has none stored, of what is there so far.
     pub async fn logs(&self, run: RunId) -> Result<Logs, StoreError> {
-        let attempt = self.attempt(run).await?;
+        // One question: each costs more to ask than to answer.
+        let rows = sqlx::query(
+            "SELECT run.attempt, log.stream, log.bytes, log.kept, log.truncated, log.tail, log.crc32c \
+             FROM run LEFT JOIN log ON log.run_id = run.id WHERE run.id = ?1",
+        )
+        .bind(run.0)
+        .fetch_all(&self.0.readers)
+        .await?;
+        let attempt: u32 = rows.first().ok_or(StoreError::NoSuchRun(run))?.try_get("attempt")?;
         let mut logs = Logs::default();
         for stream in Stream::ALL {
-            *logs.get_mut(stream) = match self.stored_summary(run, stream).await? {
+            let mut stored = None;
+            for row in &rows {
+                if row.try_get::<Option<&str>, _>("stream")? == Some(stream.as_str()) {
+                    stored = Some(LogSummary::from_row(row)?);
+                }
+            }
+            *logs.get_mut(stream) = match stored {
                 Some(summary) => summary,
                 None => log::summarize(self.0.dir.log(run, attempt, stream)).await?,
             };
