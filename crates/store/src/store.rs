@@ -189,23 +189,9 @@ impl Store {
 
     /// The summaries of a run's logs; of a run that has none stored, of what is there so far.
     pub async fn logs(&self, run: RunId) -> Result<Logs, StoreError> {
-        // One question: each costs more to ask than to answer.
-        let rows = sqlx::query(
-            "SELECT run.attempt, log.stream, log.bytes, log.kept, log.truncated, log.tail, log.crc32c \
-             FROM run LEFT JOIN log ON log.run_id = run.id WHERE run.id = ?1",
-        )
-        .bind(run.0)
-        .fetch_all(&self.0.readers)
-        .await?;
-        let attempt: u32 = rows.first().ok_or(StoreError::NoSuchRun(run))?.try_get("attempt")?;
+        let (attempt, stored) = self.stored_logs(run).await?;
         let mut logs = Logs::default();
-        for stream in Stream::ALL {
-            let mut stored = None;
-            for row in &rows {
-                if row.try_get::<Option<&str>, _>("stream")? == Some(stream.as_str()) {
-                    stored = Some(LogSummary::from_row(row)?);
-                }
-            }
+        for (stream, stored) in Stream::ALL.into_iter().zip(stored) {
             *logs.get_mut(stream) = match stored {
                 Some(summary) => summary,
                 None => log::summarize(self.0.dir.log(run, attempt, stream)).await?,
@@ -217,8 +203,8 @@ impl Store {
     /// Reads a log from its beginning on, also while it is written, by whichever process.
     pub async fn read_log(&self, run: RunId, stream: Stream) -> Result<LogReader, StoreError> {
         // In this order: the summary is stored after the last byte was written.
-        let expected = self.stored_summary(run, stream).await?;
-        let attempt = self.attempt(run).await?;
+        let (attempt, stored) = self.stored_logs(run).await?;
+        let expected = Stream::ALL.into_iter().zip(stored).find_map(|(it, stored)| stored.filter(|_| it == stream));
         Ok(LogReader::new(self.0.dir.log(run, attempt, stream), expected))
     }
 
@@ -282,22 +268,26 @@ impl Store {
         row.as_ref().map(StoredRun::decode).transpose()
     }
 
-    async fn attempt(&self, run: RunId) -> Result<u32, StoreError> {
-        sqlx::query_scalar("SELECT attempt FROM run WHERE id = ?1")
-            .bind(run.0)
-            .fetch_optional(&self.0.readers)
-            .await?
-            .ok_or(StoreError::NoSuchRun(run))
-    }
-
-    async fn stored_summary(&self, run: RunId, stream: Stream) -> Result<Option<LogSummary>, StoreError> {
-        let summary =
-            sqlx::query_as("SELECT bytes, kept, truncated, tail, crc32c FROM log WHERE run_id = ?1 AND stream = ?2")
-                .bind(run.0)
-                .bind(stream.as_str())
-                .fetch_optional(&self.0.readers)
-                .await?;
-        Ok(summary)
+    /// The last try of a run, and what is stored of its logs, in the order of [`Stream::ALL`].
+    async fn stored_logs(&self, run: RunId) -> Result<(u32, [Option<LogSummary>; 2]), StoreError> {
+        // One question: each costs more to ask than to answer.
+        let rows = sqlx::query(
+            "SELECT run.attempt, log.stream, log.bytes, log.kept, log.truncated, log.tail, log.crc32c \
+             FROM run LEFT JOIN log ON log.run_id = run.id WHERE run.id = ?1",
+        )
+        .bind(run.0)
+        .fetch_all(&self.0.readers)
+        .await?;
+        let attempt = rows.first().ok_or(StoreError::NoSuchRun(run))?.try_get("attempt")?;
+        let mut stored = [const { None }; 2];
+        for (stream, stored) in Stream::ALL.into_iter().zip(&mut stored) {
+            for row in &rows {
+                if row.try_get::<Option<&str>, _>("stream")? == Some(stream.as_str()) {
+                    *stored = Some(LogSummary::from_row(row)?);
+                }
+            }
+        }
+        Ok((attempt, stored))
     }
 
     /// Removes what failed tries wrote. Nothing reads these files any more, so one that stays does no harm.
