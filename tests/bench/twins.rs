@@ -1,9 +1,10 @@
 //! Objects of a kind that is ours in all but its name, and that no controller looks at: what a bare request costs.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client};
 use serde_json::json;
 
@@ -25,11 +26,8 @@ impl Twins {
         let crds = Api::<CustomResourceDefinition>::all(client.clone());
         crds.create(&PostParams::default(), &crd).await.unwrap();
         let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, KIND), "twins");
-        let twins = Api::<DynamicObject>::namespaced_with(client, "default", &resource);
-        while twins.list(&ListParams::default()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Self(twins)
+        await_condition(crds, &format!("twins.{GROUP}"), conditions::is_crd_established()).await.unwrap();
+        Self(Api::namespaced_with(client, "default", &resource))
     }
 
     pub(crate) async fn create(&self, number: usize) {
