@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Resource, ResourceExt};
 use oncelet_api::{Container, ContainerMode, REMOVE_FINALIZER};
@@ -21,6 +20,7 @@ use crate::context::Ctx;
 use crate::events::event;
 use crate::exec::Error;
 use crate::publish::{STALE, write_status};
+use crate::work::Action;
 use crate::{convert, finalizer, inputs};
 use plan::{LABEL_KEY, LABEL_OWNER, LABEL_SESSION, LABEL_SPEC, LABEL_UID, Plan, lifecycle_key, plan, removes};
 use pull::Image;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use kube::ResourceExt;
-use kube::runtime::controller::Action;
 use oncelet_api::{ContainerExec, KILL_FINALIZER};
 use oncelet_core::decide;
 
 use crate::context::Ctx;
 use crate::finalizer::{self, Phase};
 use crate::publish::STALE;
+use crate::work::Action;
 use crate::{act, convert, observe, publish};
 
 /// A reconcile that failed for a reason other than the object's own state, which is published instead.

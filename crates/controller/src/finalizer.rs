@@ -1,7 +1,6 @@
 //! Objects that stay until something is over: those with `onDelete: Kill` until their program is.
 
 use kube::api::{Patch, PatchParams};
-use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use oncelet_api::{ContainerExec, KILL_FINALIZER};
 use oncelet_core::{Decision, Reason};
@@ -11,6 +10,7 @@ use crate::context::Ctx;
 use crate::convert;
 use crate::exec::Error;
 use crate::publish::{Object, STALE};
+use crate::work::Action;
 
 /// Where an object is between its creation and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,6 +30,7 @@ mod status;
 mod steps;
 mod story;
 mod watch;
+mod work;
 
 pub use collect::{Collected, Fate, collect};
 pub use container::remove_sessions;

@@ -1,8 +1,9 @@
 //! Gathers everything about one object into one `Observed`.
 
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use oncelet_api::{ContainerExec, WaitFor};
+use oncelet_api::{ContainerExec, ExecState, WaitFor, condition};
 use oncelet_core::{Blocked, ExecSpec, Inputs, Memory, Observed, Ownership, Reason, resolve};
 use oncelet_engine::{Container, ContainerState, Health};
 use tokio::time::Instant;
@@ -22,12 +23,14 @@ pub(crate) struct Observation {
     pub(crate) container: Option<Container>,
     /// What the decision needs.
     pub(crate) observed: Observed,
+    /// Whether the container is still to be looked at.
+    pub(crate) is_partial: bool,
 }
 
 impl Observation {
     /// Where there is no container to look at.
     pub(crate) fn of_nothing(blocked: Blocked) -> Self {
-        Self { since: Instant::now(), container: None, observed: Observed::NoContainer(blocked) }
+        Self { since: Instant::now(), container: None, observed: Observed::NoContainer(blocked), is_partial: false }
     }
 
     /// Why no program can start in the container now.
@@ -50,6 +53,9 @@ impl Observation {
 /// Looks at the container, the store and, where the program may start, its inputs.
 pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Result<Observation, Error> {
     let since = Instant::now();
+    if let Some(observed) = awaited(ctx, exec, spec).await {
+        return Ok(Observation { since, container: None, observed, is_partial: true });
+    }
     let container = match target(ctx, exec).await {
         Ok(container) => container,
         Err(blocked) => return Ok(Observation::of_nothing(blocked)),
@@ -57,7 +63,26 @@ pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) ->
     let memory = memory(ctx, exec, spec, &container).await?;
     let ready = ready(&container, exec.spec.wait_for.unwrap_or_default());
     let observed = Observed::Container { id: container.id.to_string(), ready, memory };
-    Ok(Observation { since, container: Some(container), observed })
+    Ok(Observation { since, container: Some(container), observed, is_partial: false })
+}
+
+/// The outcome of a run that the object shows going on in a container that runs. It shows without a look at the engine, which
+/// takes longer than all else there is to do; the container is looked at after.
+async fn awaited(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Option<Observed> {
+    let status = exec.status.as_ref()?;
+    let is_awaited = matches!(status.state, Some(ExecState::Starting | ExecState::Running));
+    let is_well = |it: &Condition| it.type_ == condition::CONTAINER_READY && it.status == "True";
+    if !is_awaited || !status.conditions.iter().any(is_well) {
+        return None;
+    }
+    let id = status.container_id.clone()?;
+    let (record, ownership) = ctx.store.get().ok()?.lookup(&spec.key(&id)).await.ok()??;
+    let is_over = ownership == Ownership::Nobody && !record.may_be_claimed_again();
+    (is_over && status.run_id == Some(record.id.0)).then(|| Observed::Container {
+        id,
+        ready: Ok(()),
+        memory: Memory::Ran { record: Box::new(record), ownership },
+    })
 }
 
 /// Whether the `Container` of `exec` has just been made, and nobody has looked yet what there is of it: to say so would be a

@@ -4,17 +4,15 @@
 //! the same thing.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use tokio::time::Instant;
 
 use crate::context::one_line;
+use crate::work::Action;
 
 /// The reconcile of an exec makes a few requests, each with an end of its own: one that takes longer than this hangs.
 const HUNG: Duration = Duration::from_mins(5);
@@ -22,6 +20,21 @@ const HUNG: Duration = Duration::from_mins(5);
 const STILL: Duration = Duration::from_mins(2);
 
 const BEGINNING: &str = "the controller is beginning";
+
+/// A kind of objects that are reconciled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    /// As metrics name it.
+    pub(crate) name: &'static str,
+    /// Whether a reconcile that lasts is one that hangs.
+    ends_soon: bool,
+}
+
+impl Kind {
+    pub(crate) const CONTAINER_EXEC: Self = Self { name: "containerexec", ends_soon: true };
+    /// Pulling an image takes as long as it takes.
+    pub(crate) const CONTAINER: Self = Self { name: "container", ends_soon: false };
+}
 
 /// What is known of the work. Clones share it.
 #[derive(Clone, Default)]
@@ -74,34 +87,24 @@ impl Progress {
     }
 
     /// What came of the latest step of the watch of a kind.
-    pub(crate) fn watched<K>(&self, queue: &Queue<K>, step: &Result<Event<K>, watcher::Error>)
-    where
-        K: Resource<DynamicType = ()>,
-    {
-        // It is reconciled no more.
-        if let Ok(Event::Delete(object)) = step {
-            queue.take(&ObjectRef::from_obj(object));
-        }
+    pub(crate) fn watched<T>(&self, kind: Kind, step: &Result<T, watcher::Error>) {
         let works =
-            step.as_ref().map(drop).map_err(|error| format!("the watch of {}s: {}", queue.name, one_line(error)));
-        self.state().watches.insert(queue.name, works);
+            step.as_ref().map(drop).map_err(|error| format!("the watch of {}s: {}", kind.name, one_line(error)));
+        self.state().watches.insert(kind.name, works);
     }
 
     /// A reconcile, measured.
     pub(crate) async fn reconcile<K, E>(
         &self,
-        queue: &Queue<K>,
+        kind: Kind,
         object: &K,
         work: impl Future<Output = Result<Action, E>>,
     ) -> Result<Action, E>
     where
         K: Resource<DynamicType = ()>,
     {
-        let controller = queue.name;
-        if let Some(waited) = queue.take(&ObjectRef::from_obj(object)) {
-            metrics::histogram!("workqueue_queue_duration_seconds", "name" => controller).record(waited);
-        }
-        let running = Running::begin(self.clone(), object, queue);
+        let controller = kind.name;
+        let running = Running::begin(self.clone(), object, kind);
         let result = work.await;
         let outcome = if result.is_ok() { "success" } else { "error" };
         metrics::counter!("controller_runtime_reconcile_total", "controller" => controller, "result" => outcome)
@@ -121,12 +124,12 @@ struct Running {
 }
 
 impl Running {
-    fn begin<K: Resource<DynamicType = ()>>(progress: Progress, object: &K, queue: &Queue<K>) -> Self {
-        let (since, controller) = (Instant::now(), queue.name);
+    fn begin<K: Resource<DynamicType = ()>>(progress: Progress, object: &K, kind: Kind) -> Self {
+        let (since, controller) = (Instant::now(), kind.name);
         let mut state = progress.state();
         state.reconciles += 1;
         let number = state.reconciles;
-        if queue.ends_soon {
+        if kind.ends_soon {
             let name = format!("{} {}/{}", K::kind(&()), object.namespace().unwrap_or_default(), object.name_any());
             state.running.insert(number, (name, since));
         }
@@ -140,56 +143,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.progress.state().running.remove(&self.number);
         metrics::gauge!("controller_runtime_active_workers", "controller" => self.controller).decrement(1);
-    }
-}
-
-/// The objects that wait for a reconcile, each once. The runtime keeps its own queue and does not show it; this one gets the
-/// same objects, but for those whose time to look again has come, and loses them at the same moments.
-pub(crate) struct Queue<K: Resource>
-where
-    K::DynamicType: Hash + Eq,
-{
-    name: &'static str,
-    /// Whether a reconcile that lasts is one that hangs.
-    ends_soon: bool,
-    waiting: Arc<Mutex<HashMap<ObjectRef<K>, Instant>>>,
-}
-
-impl<K: Resource<DynamicType = ()>> Clone for Queue<K> {
-    fn clone(&self) -> Self {
-        Self { name: self.name, ends_soon: self.ends_soon, waiting: self.waiting.clone() }
-    }
-}
-
-impl<K: Resource<DynamicType = ()>> Queue<K> {
-    pub(crate) fn of_execs() -> Self {
-        Self { name: "containerexec", ends_soon: true, waiting: Arc::default() }
-    }
-
-    /// Pulling an image takes as long as it takes.
-    pub(crate) fn of_containers() -> Self {
-        Self { name: "container", ends_soon: false, waiting: Arc::default() }
-    }
-
-    pub(crate) fn add(&self, object: &ObjectRef<K>) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waiting.contains_key(object) {
-            waiting.insert(object.clone(), Instant::now());
-            metrics::counter!("workqueue_adds_total", "name" => self.name).increment(1);
-        }
-        self.tell(waiting.len());
-    }
-
-    /// How long it waited.
-    fn take(&self, object: &ObjectRef<K>) -> Option<Duration> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = waiting.remove(object)?;
-        self.tell(waiting.len());
-        Some(since.elapsed())
-    }
-
-    fn tell(&self, depth: usize) {
-        metrics::gauge!("workqueue_depth", "name" => self.name).set(u32::try_from(depth).unwrap_or(u32::MAX));
     }
 }
 
@@ -214,7 +167,7 @@ mod tests {
         assert_eq!(progress.stuck(), None);
 
         let exec = ContainerExec::new("seed", ContainerExecSpec::default());
-        let running = Running::begin(progress.clone(), &exec, &Queue::of_execs());
+        let running = Running::begin(progress.clone(), &exec, Kind::CONTAINER_EXEC);
         for _ in 0..4 {
             tokio::time::advance(STILL * 9 / 10).await;
             progress.swept(Ok(()));
@@ -227,27 +180,11 @@ mod tests {
         let container: Container =
             serde_json::from_value(serde_json::json!({"metadata": {"name": "db"}, "spec": {"mode": "session"}}))
                 .unwrap();
-        let _pulls = Running::begin(progress.clone(), &container, &Queue::of_containers());
+        let _pulls = Running::begin(progress.clone(), &container, Kind::CONTAINER);
         for _ in 0..4 {
             tokio::time::advance(STILL * 9 / 10).await;
             progress.swept(Ok(()));
         }
         assert_eq!(progress.stuck(), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_object_waits_once_and_until_it_is_taken_or_gone() {
-        let queue = Queue::<ContainerExec>::of_execs();
-        let progress = Progress::default();
-        let exec = ContainerExec::new("seed", ContainerExecSpec::default());
-        let name = ObjectRef::from_obj(&exec);
-        queue.add(&name);
-        tokio::time::advance(Duration::from_secs(3)).await;
-        queue.add(&name);
-        assert_eq!(queue.take(&name), Some(Duration::from_secs(3)));
-        assert_eq!(queue.take(&name), None);
-        queue.add(&name);
-        progress.watched(&queue, &Ok(Event::Delete(exec)));
-        assert_eq!(queue.take(&name), None);
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
-use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use oncelet_api::ContainerExec;
@@ -21,6 +20,7 @@ use crate::observe::Observation;
 use crate::status::project;
 use crate::steps::Step;
 use crate::story::story;
+use crate::work::Action;
 
 /// The net under every lost event.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -63,7 +63,8 @@ pub(crate) async fn publish(
             ctx.events.tell(exec, event);
         }
     }
-    Ok(Action::requeue(shown.retry.unwrap_or(RESYNC)))
+    let retry = shown.retry.unwrap_or(RESYNC);
+    Ok(Action::requeue(if observation.is_partial { retry.min(STALE) } else { retry }))
 }
 
 /// What can be patched: one of our kinds.

@@ -7,10 +7,9 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use kube::api::ListParams;
-use kube::runtime::controller::Action;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef, Store as Reflector};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::{Controller, WatchStreamExt};
 use kube::{Api, Client, ResourceExt};
 use oncelet_api::{Container, ContainerExec};
 use oncelet_engine::{ContainerAction, Engine, EngineEvent};
@@ -18,15 +17,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::context::{Context, Ctx, one_line};
+use crate::context::{Context, Ctx};
 use crate::echo::Echoes;
 use crate::engines::{Engines, Session};
 use crate::events::Events;
 use crate::gate::StoreGate;
 use crate::index::{Index, On};
-use crate::progress::{Progress, Queue};
+use crate::progress::{Kind, Progress};
 use crate::runs::Runs;
 use crate::steps::Steps;
+use crate::work::{self, Calls};
 use crate::{collect, container, exec, health, recover};
 
 /// How long the end of the controller waits for programs that run.
@@ -90,12 +90,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     let store = StoreGate::open(store_dir, now, shutdown.clone()).await;
     let (wake, woken) = mpsc::unbounded_channel();
-    let (exec_queue, container_queue) = (Queue::of_execs(), Queue::of_containers());
     let (container_objects, touched_containers, changed_containers) =
-        watched(container_api, &progress, &container_queue, |_, _| true);
+        watched(container_api, Kind::CONTAINER, &progress, |_, _| true);
     let (echoes, index) = (Echoes::default(), Index::default());
     let (exec_objects, touched_execs, changed_execs) =
-        watched(exec_api, &progress, &exec_queue, is_news(&echoes, &index));
+        watched(exec_api, Kind::CONTAINER_EXEC, &progress, is_news(&echoes, &index));
     let (for_execs, engines_of_execs) = mpsc::unbounded_channel();
     let (for_containers, engines_of_containers) = mpsc::unbounded_channel();
     let ctx: Ctx = Arc::new(Context {
@@ -126,45 +125,30 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         hanging_on(received(woken).map(On::Run), index).boxed(),
         of_engines.boxed(),
     ]);
-    let execs = Controller::for_stream(touched_execs, exec_objects)
-        .reconcile_on(queued(triggers, &exec_queue))
-        .reconcile_all_on(store_changes(store))
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(
-            {
-                let progress = progress.clone();
-                move |exec: Arc<ContainerExec>, ctx| {
-                    let (progress, queue) = (progress.clone(), exec_queue.clone());
-                    async move { progress.reconcile(&queue, &*exec.clone(), Box::pin(exec::reconcile(exec, ctx))).await }
-                }
-            },
-            on_error::<ContainerExec>,
-            ctx.clone(),
-        )
-        .for_each(|result| async move { log(result) });
+    let calls = Calls { touched: touched_execs, triggers, all: store_changes(store) };
+    let of_execs = ctx.clone();
+    let execs = work::run(
+        Kind::CONTAINER_EXEC,
+        progress.clone(),
+        exec_objects,
+        calls,
+        move |exec| Box::pin(exec::reconcile(exec, of_execs.clone())),
+        shutdown.clone(),
+    );
     let triggers = received(engines_of_containers).flat_map_unordered(None, {
         let containers = container_objects.clone();
         move |engine| Box::pin(containers_of_engine(&engine, containers.clone()))
     });
-    let containers = Controller::for_stream(touched_containers, container_objects)
-        .reconcile_on(queued(triggers, &container_queue))
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(
-            {
-                let progress = progress.clone();
-                move |container: Arc<Container>, ctx| {
-                    let (progress, queue) = (progress.clone(), container_queue.clone());
-                    async move {
-                        progress
-                            .reconcile(&queue, &*container.clone(), Box::pin(container::reconcile(container, ctx)))
-                            .await
-                    }
-                }
-            },
-            on_error::<Container>,
-            ctx.clone(),
-        )
-        .for_each(|result| async move { log(result) });
+    let calls = Calls { touched: touched_containers, triggers, all: stream::pending() };
+    let of_containers = ctx.clone();
+    let containers = work::run(
+        Kind::CONTAINER,
+        progress.clone(),
+        container_objects,
+        calls,
+        move |container| Box::pin(container::reconcile(container, of_containers.clone())),
+        shutdown.clone(),
+    );
 
     ctx.watch(recover_always(ctx.clone(), progress));
     ctx.watch(collect_always(ctx.clone()));
@@ -193,14 +177,14 @@ fn is_news(echoes: &Echoes, index: &Index) -> impl Fn(&ContainerExec, bool) -> b
     }
 }
 
-/// One watch of a kind for all that wants to know of it: the reflector with its objects, the stream that a controller runs on,
+/// One watch of a kind for all that wants to know of it: the reflector with its objects, the stream of those to look at,
 /// which has what `is_news` says (told with each object is whether it is there), and the names of all objects that have changed,
 /// for those that depend on them. An object is told of only once the reflector shows it so: two watches would race, and what is woken too
 /// early would sleep on.
 fn watched<K>(
     api: Api<K>,
+    kind: Kind,
     progress: &Progress,
-    queue: &Queue<K>,
     is_news: impl Fn(&K, bool) -> bool + Send + 'static,
 ) -> (Reflector<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static, mpsc::UnboundedReceiver<ObjectRef<K>>)
 where
@@ -211,20 +195,17 @@ where
     let steps = watcher(api, watcher::Config::default())
         .default_backoff()
         .inspect({
-            let (progress, queue) = (progress.clone(), queue.clone());
-            move |step| progress.watched(&queue, step)
+            let progress = progress.clone();
+            move |step| progress.watched(kind, step)
         })
         .reflect(writer);
-    let (queue, shown) = (queue.clone(), objects.clone());
+    let shown = objects.clone();
     let touched = as_shown(steps, objects.clone()).try_filter(move |object: &K| {
         let name = ObjectRef::from_obj(object);
         let is_there = shown.get(&name).is_some();
         let is_news = is_news(object, is_there);
         // The receiver is gone only when the controller ends.
-        let _ = tell.send(name.clone());
-        if is_news && is_there {
-            queue.add(&name);
-        }
+        let _ = tell.send(name);
         std::future::ready(is_news)
     });
     (objects, touched, changed)
@@ -251,18 +232,6 @@ where
         };
         stream::iter(touched)
     })
-}
-
-/// The objects of a stream, which wait from then on.
-fn queued<K>(
-    objects: impl Stream<Item = ObjectRef<K>> + Send + 'static,
-    queue: &Queue<K>,
-) -> impl Stream<Item = ObjectRef<K>> + Send + 'static
-where
-    K: kube::Resource<DynamicType = ()> + Send + Sync + 'static,
-{
-    let queue = queue.clone();
-    objects.inspect(move |object| queue.add(object))
 }
 
 /// Gives programs that are about to end the time for it: an outcome that is seen is not lost.
@@ -344,7 +313,8 @@ fn hanging_on(
     moved.flat_map(move |on| stream::iter(index.hanging(&on)))
 }
 
-fn received<T: Send + 'static>(from: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> + Send + 'static {
+/// What comes out of a channel.
+pub(crate) fn received<T: Send + 'static>(from: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> + Send + 'static {
     stream::unfold(from, |mut from| async move { Some((from.recv().await?, from)) })
 }
 
@@ -416,26 +386,6 @@ fn store_changes(gate: StoreGate) -> impl Stream<Item = ()> + Send + 'static {
         gate.changed().await;
         Some(((), gate))
     })
-}
-
-/// What the API server refuses is tried again after a pause; what an object says of itself is in its status.
-#[expect(clippy::needless_pass_by_value, reason = "the signature is the runtime's")]
-fn on_error<K: ResourceExt>(object: Arc<K>, error: &exec::Error, _: Ctx) -> Action {
-    tracing::warn!(object = %object.name_any(), "{}", one_line(error));
-    Action::requeue(Duration::from_secs(5))
-}
-
-fn log<K: kube::Resource>(
-    result: Result<(ObjectRef<K>, Action), kube::runtime::controller::Error<exec::Error, watcher::Error>>,
-) where
-    K::DynamicType: std::fmt::Debug + Clone + Eq + std::hash::Hash,
-{
-    use kube::runtime::controller::Error;
-    match result {
-        // The reconcile's own errors are logged where the pause is chosen; an object that went away needs nothing.
-        Ok(_) | Err(Error::ReconcilerFailed(..) | Error::ObjectNotFound(_)) => {}
-        Err(error) => tracing::warn!("{}", one_line(&error)),
-    }
 }
 
 #[cfg(test)]

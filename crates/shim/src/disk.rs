@@ -15,13 +15,10 @@ use crate::process;
 /// lose its own outcome.
 const ROOM: usize = 4096;
 
-/// Makes the gate. False where somebody else has.
+/// Makes the gate. False where somebody else has. It is not on the disk yet: see [`write_claim`].
 pub(crate) fn make_gate(place: &Place) -> io::Result<bool> {
     match DirBuilder::new().mode(0o700).create(place.gate()) {
-        Ok(()) => {
-            sync_dir(&place.container_dir())?;
-            Ok(true)
-        }
+        Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
@@ -70,15 +67,31 @@ fn unfinished(place: &Place, name: &str) -> String {
     format!("{}/.{name}", place.gate())
 }
 
+/// Writes the claim. When this returns the disk has it, and the gate.
+///
+/// All is synced at the end: most filesystems write everything that was changed with the first sync, and the others cost nothing then.
+pub(crate) fn write_claim(place: &Place, claim: &Claim) -> io::Result<()> {
+    write(place, file::CLAIM, claim)?;
+    sync_dir(&place.container_dir())
+}
+
 /// Writes a part of the record: whole or not at all, and on the disk when this returns.
 pub(crate) fn write<T: Serialize>(place: &Place, name: &str, value: &T) -> io::Result<()> {
-    put(place, name, value, true)?;
+    note(place, name, value)?;
+    sync_file(place, name)?;
     sync_dir(&place.gate())
 }
 
-/// The same, but not on the disk yet: a power failure may take it.
+/// The same, but not on the disk yet: a power failure may take it, or leave it empty.
 pub(crate) fn note<T: Serialize>(place: &Place, name: &str, value: &T) -> io::Result<()> {
-    put(place, name, value, false)
+    let path = unfinished(place, name);
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    // Not truncated: what was reserved is overwritten in place, and cut off after.
+    let mut file = private().write(true).create(true).truncate(false).open(&path)?;
+    file.write_all(&text)?;
+    file.set_len(text.len() as u64)?;
+    fs::rename(&path, format!("{}/{name}", place.gate()))
 }
 
 /// Waits until the disk has the end, and the output before it.
@@ -91,22 +104,8 @@ pub(crate) fn sync_end(place: &Place, exit: &Exit) {
         }
     }
     // Where the disk does not take it, whoever listens may still.
-    let _ = File::open(format!("{}/{}", place.gate(), file::EXIT)).and_then(|exit| exit.sync_all());
+    let _ = sync_file(place, file::EXIT);
     let _ = sync_dir(&place.gate());
-}
-
-fn put<T: Serialize>(place: &Place, name: &str, value: &T, synced: bool) -> io::Result<()> {
-    let path = unfinished(place, name);
-    let mut text = serde_json::to_vec(value)?;
-    text.push(b'\n');
-    // Not truncated: what was reserved is overwritten in place, and cut off after.
-    let mut file = private().write(true).create(true).truncate(false).open(&path)?;
-    file.write_all(&text)?;
-    file.set_len(text.len() as u64)?;
-    if synced {
-        file.sync_all()?;
-    }
-    fs::rename(&path, format!("{}/{name}", place.gate()))
 }
 
 fn read<T: DeserializeOwned>(place: &Place, name: &str) -> Option<T> {
@@ -147,6 +146,10 @@ pub(crate) fn read_record(place: &Place) -> Record {
         stopped: read_stopped(place),
         exit: read_exit(place),
     }
+}
+
+fn sync_file(place: &Place, name: &str) -> io::Result<()> {
+    File::open(format!("{}/{name}", place.gate()))?.sync_all()
 }
 
 fn sync_dir(path: &str) -> io::Result<()> {

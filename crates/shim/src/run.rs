@@ -83,7 +83,7 @@ fn begin(place: &Place, terms: &Terms, program: &OsString, args: &[OsString]) ->
         supervisor: process::myself(),
         description: terms.description.clone(),
     };
-    disk::write(place, file::CLAIM, &claim)?;
+    disk::write_claim(place, &claim)?;
 
     // Orphans of the program come here, where they can be found.
     let _ = rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1));
