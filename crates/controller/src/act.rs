@@ -87,7 +87,10 @@ pub(crate) async fn act(ctx: &Ctx, exec: &ContainerExec, observation: &Observati
             let note = end::end(ctx, exec, &record, by);
             Shown::noted(*record, Some(retry), note)
         }
-        Decision::Show { record, restored, drift } => show(ctx, record, restored, drift).await,
+        Decision::Show { record, restored, drift } => match &observation.logs {
+            Some(logs) => shown(record, restored, drift, logs.clone()),
+            None => show(ctx, record, restored, drift).await,
+        },
         Decision::Launch { key, resolved, .. } => match &observation.container {
             Some(container) => launch(ctx, exec, container, key, *resolved).await,
             None => Shown::again(),
@@ -108,9 +111,13 @@ async fn show(ctx: &Ctx, record: Box<RunRecord>, restored: bool, drift: Vec<&'st
         Err(message) => Err(message),
     };
     match logs {
-        Ok(logs) => Shown { what: What::Run { record, restored, drift, logs: Some(logs), note: None }, retry: None },
+        Ok(logs) => shown(record, restored, drift, logs),
         Err(message) => Shown::waiting(Blocked { reason: Reason::StoreUnavailable, message }),
     }
+}
+
+fn shown(record: Box<RunRecord>, restored: bool, drift: Vec<&'static str>, logs: Logs) -> Shown {
+    Shown { what: What::Run { record, restored, drift, logs: Some(logs), note: None }, retry: None }
 }
 
 /// What an error of the engine means for whoever waits.

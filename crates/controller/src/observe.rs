@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use oncelet_api::{ContainerExec, ExecState, WaitFor, condition};
 use oncelet_core::{Blocked, ExecSpec, Inputs, Memory, Observed, Ownership, Reason, resolve};
 use oncelet_engine::{Container, ContainerState, Health};
+use oncelet_store::Logs;
 use tokio::time::Instant;
 
 use crate::context::{Ctx, one_line};
@@ -23,6 +24,8 @@ pub(crate) struct Observation {
     pub(crate) container: Option<Container>,
     /// What the decision needs.
     pub(crate) observed: Observed,
+    /// What a run that is over wrote, where the store has it at hand.
+    pub(crate) logs: Option<Logs>,
     /// Whether the container is still to be looked at.
     pub(crate) is_partial: bool,
 }
@@ -30,7 +33,8 @@ pub(crate) struct Observation {
 impl Observation {
     /// Where there is no container to look at.
     pub(crate) fn of_nothing(blocked: Blocked) -> Self {
-        Self { since: Instant::now(), container: None, observed: Observed::NoContainer(blocked), is_partial: false }
+        let observed = Observed::NoContainer(blocked);
+        Self { since: Instant::now(), container: None, observed, logs: None, is_partial: false }
     }
 
     /// Why no program can start in the container now.
@@ -53,22 +57,22 @@ impl Observation {
 /// Looks at the container, the store and, where the program may start, its inputs.
 pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Result<Observation, Error> {
     let since = Instant::now();
-    if let Some(observed) = awaited(ctx, exec, spec).await {
-        return Ok(Observation { since, container: None, observed, is_partial: true });
+    if let Some((observed, logs)) = awaited(ctx, exec, spec).await {
+        return Ok(Observation { since, container: None, observed, logs, is_partial: true });
     }
     let container = match target(ctx, exec).await {
         Ok(container) => container,
         Err(blocked) => return Ok(Observation::of_nothing(blocked)),
     };
-    let memory = memory(ctx, exec, spec, &container).await?;
+    let (memory, logs) = memory(ctx, exec, spec, &container).await?;
     let ready = ready(&container, exec.spec.wait_for.unwrap_or_default());
     let observed = Observed::Container { id: container.id.to_string(), ready, memory };
-    Ok(Observation { since, container: Some(container), observed, is_partial: false })
+    Ok(Observation { since, container: Some(container), observed, logs, is_partial: false })
 }
 
 /// The outcome of a run that the object shows going on in a container that runs. It shows without a look at the engine, which
 /// takes longer than all else there is to do; the container is looked at after.
-async fn awaited(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Option<Observed> {
+async fn awaited(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Option<(Observed, Option<Logs>)> {
     let status = exec.status.as_ref()?;
     let is_awaited = matches!(status.state, Some(ExecState::Starting | ExecState::Running));
     let is_well = |it: &Condition| it.type_ == condition::CONTAINER_READY && it.status == "True";
@@ -76,12 +80,11 @@ async fn awaited(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Option<Obs
         return None;
     }
     let id = status.container_id.clone()?;
-    let (record, ownership) = ctx.store.get().ok()?.lookup(&spec.key(&id)).await.ok()??;
+    let (record, ownership, logs) = ctx.store.get().ok()?.recall(&spec.key(&id)).await.ok()??;
     let is_over = ownership == Ownership::Nobody && !record.may_be_claimed_again();
-    (is_over && status.run_id == Some(record.id.0)).then(|| Observed::Container {
-        id,
-        ready: Ok(()),
-        memory: Memory::Ran { record: Box::new(record), ownership },
+    (is_over && status.run_id == Some(record.id.0)).then(|| {
+        let memory = Memory::Ran { record: Box::new(record), ownership };
+        (Observed::Container { id, ready: Ok(()), memory }, logs)
     })
 }
 
@@ -157,24 +160,30 @@ fn well(container: &Container, wait_for: WaitFor) -> Result<(), Blocked> {
     Err(Blocked { reason: Reason::ContainerNotHealthy, message: format!("container {} {what}", container.name) })
 }
 
-async fn memory(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, container: &Container) -> Result<Memory, Error> {
+async fn memory(
+    ctx: &Ctx,
+    exec: &ContainerExec,
+    spec: &ExecSpec,
+    container: &Container,
+) -> Result<(Memory, Option<Logs>), Error> {
     let store = match ctx.store.get() {
         Ok(store) => store,
-        Err(message) => return Ok(Memory::Unavailable { message }),
+        Err(message) => return Ok((Memory::Unavailable { message }, None)),
     };
-    let found = match store.lookup(&spec.key(container.id.as_str())).await {
+    let found = match store.recall(&spec.key(container.id.as_str())).await {
         Ok(found) => found,
-        Err(error) => return Ok(Memory::Unavailable { message: one_line(&error) }),
+        Err(error) => return Ok((Memory::Unavailable { message: one_line(&error) }, None)),
     };
     Ok(match found {
-        None => Memory::NeverRan { inputs: inputs_of(ctx, exec, spec, container).await? },
-        Some((record, _)) if record.may_be_claimed_again() => {
-            Memory::FailedToStart { record: Box::new(record), inputs: inputs_of(ctx, exec, spec, container).await? }
+        None => (Memory::NeverRan { inputs: inputs_of(ctx, exec, spec, container).await? }, None),
+        Some((record, _, logs)) if record.may_be_claimed_again() => {
+            let inputs = inputs_of(ctx, exec, spec, container).await?;
+            (Memory::FailedToStart { record: Box::new(record), inputs }, logs)
         }
-        Some((record, ownership)) => {
+        Some((record, ownership, logs)) => {
             let abandoned = ownership == Ownership::Mine && !ctx.runs.has(&record.key);
             let ownership = if abandoned { Ownership::Gone } else { ownership };
-            Memory::Ran { record: Box::new(record), ownership }
+            (Memory::Ran { record: Box::new(record), ownership }, logs)
         }
     })
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use oncelet_core::{Description, Outcome, Ownership, RunEvent, RunId, RunKey, RunRecord};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row, SqlitePool};
 use uuid::Uuid;
 
@@ -80,15 +81,30 @@ impl Store {
 
     /// The run of a key, and whose it is.
     pub async fn lookup(&self, key: &RunKey) -> Result<Option<(RunRecord, Ownership)>, StoreError> {
-        let row = sqlx::query(select_run!("WHERE run.ident = ?1 AND run.name = ?2 AND run.token = ?3"))
-            .bind(&key.ident)
-            .bind(key.name.as_str())
-            .bind(&key.token)
-            .fetch_optional(&self.0.readers)
-            .await?;
-        let Some(stored) = row.as_ref().map(StoredRun::decode).transpose()? else { return Ok(None) };
+        Ok(self.recall(key).await?.map(|(record, ownership, _)| (record, ownership)))
+    }
+
+    /// The same with the summaries of its logs, where they are stored: those of a run that is over.
+    pub async fn recall(&self, key: &RunKey) -> Result<Option<(RunRecord, Ownership, Option<Logs>)>, StoreError> {
+        // Both in one question: each costs more to ask than to answer.
+        let rows = sqlx::query(concat!(
+            select_run!("WHERE run.ident = ?1 AND run.name = ?2 AND run.token = ?3"),
+            "; SELECT log.* FROM run JOIN log ON log.run_id = run.id \
+             WHERE run.ident = ?1 AND run.name = ?2 AND run.token = ?3",
+        ))
+        .bind(&key.ident)
+        .bind(key.name.as_str())
+        .bind(&key.token)
+        .fetch_all(&self.0.readers)
+        .await?;
+        let Some((run, logs)) = rows.split_first() else { return Ok(None) };
+        let stored = StoredRun::decode(run)?;
         let ownership = self.ownership(&stored)?;
-        Ok(Some((stored.record, ownership)))
+        let logs = match summaries(logs)? {
+            [Some(stdout), Some(stderr)] if ownership == Ownership::Nobody => Some(Logs { stdout, stderr }),
+            _ => None,
+        };
+        Ok(Some((stored.record, ownership, logs)))
     }
 
     /// Claims the right to run. Losing it to somebody else is no error.
@@ -156,7 +172,7 @@ impl Store {
         outcome: Outcome,
         logs: Logs,
     ) -> Result<Advance, StoreError> {
-        for stream in Stream::ALL {
+        for stream in Stream::ALL.into_iter().filter(|stream| logs.get(*stream).kept > 0) {
             if let Err(error) = log::sync(self.0.dir.log(lease.run, lease.attempt, stream)).await {
                 // The outcome is worth more than its output.
                 tracing::error!(run = %lease.run, "the log may not survive a power failure: {error}");
@@ -279,15 +295,7 @@ impl Store {
         .fetch_all(&self.0.readers)
         .await?;
         let attempt = rows.first().ok_or(StoreError::NoSuchRun(run))?.try_get("attempt")?;
-        let mut stored = [const { None }; 2];
-        for (stream, stored) in Stream::ALL.into_iter().zip(&mut stored) {
-            for row in &rows {
-                if row.try_get::<Option<&str>, _>("stream")? == Some(stream.as_str()) {
-                    *stored = Some(LogSummary::from_row(row)?);
-                }
-            }
-        }
-        Ok((attempt, stored))
+        Ok((attempt, summaries(&rows)?))
     }
 
     /// Removes what failed tries wrote. Nothing reads these files any more, so one that stays does no harm.
@@ -296,4 +304,17 @@ impl Store {
             let _ = std::fs::remove_file(self.0.dir.log(run, attempt, stream));
         }
     }
+}
+
+/// The summaries in rows of logs, in the order of [`Stream::ALL`].
+fn summaries(rows: &[SqliteRow]) -> Result<[Option<LogSummary>; 2], StoreError> {
+    let mut summaries = [const { None }; 2];
+    for (stream, summary) in Stream::ALL.into_iter().zip(&mut summaries) {
+        for row in rows {
+            if row.try_get::<Option<&str>, _>("stream")? == Some(stream.as_str()) {
+                *summary = Some(LogSummary::from_row(row)?);
+            }
+        }
+    }
+    Ok(summaries)
 }

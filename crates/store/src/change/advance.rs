@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 
 use super::{Lease, expect_one, run_by_id};
 use crate::StoreError;
-use crate::log::{Logs, Stream};
+use crate::log::Logs;
 use crate::row::StateColumns;
 use crate::writer::Change;
 
@@ -54,9 +54,7 @@ impl Change for Move {
         .await?;
         expect_one(&done)?;
         if let Some(logs) = &self.logs {
-            for stream in Stream::ALL {
-                logs.get(stream).insert(conn, run, stream).await?;
-            }
+            logs.insert(conn, run).await?;
         }
         Ok(Some(record))
     }

@@ -83,29 +83,6 @@ impl LogSummary {
         }
         self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
     }
-
-    /// Stores the summary, once.
-    pub(crate) async fn insert(
-        &self,
-        conn: &mut SqliteConnection,
-        run: RunId,
-        stream: Stream,
-    ) -> Result<(), StoreError> {
-        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        sqlx::query(
-            "INSERT INTO log (run_id, stream, bytes, kept, truncated, tail, crc32c) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )
-        .bind(run.0)
-        .bind(stream.as_str())
-        .bind(number(self.bytes))
-        .bind(number(self.kept))
-        .bind(self.truncated)
-        .bind(&self.tail)
-        .bind(self.crc32c)
-        .execute(conn)
-        .await?;
-        Ok(())
-    }
 }
 
 /// The summaries of both streams of a run.
@@ -124,6 +101,29 @@ impl Logs {
             Stream::Stdout => &self.stdout,
             Stream::Stderr => &self.stderr,
         }
+    }
+
+    /// Stores the summaries, once.
+    pub(crate) async fn insert(&self, conn: &mut SqliteConnection, run: RunId) -> Result<(), StoreError> {
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        // One question: each costs more to ask than to answer.
+        let mut query = sqlx::query(
+            "INSERT INTO log (run_id, stream, bytes, kept, truncated, tail, crc32c) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7), (?1, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )
+        .bind(run.0);
+        for stream in Stream::ALL {
+            let log = self.get(stream);
+            query = query
+                .bind(stream.as_str())
+                .bind(number(log.bytes))
+                .bind(number(log.kept))
+                .bind(log.truncated)
+                .bind(&log.tail)
+                .bind(log.crc32c);
+        }
+        query.execute(conn).await?;
+        Ok(())
     }
 
     pub(crate) fn get_mut(&mut self, stream: Stream) -> &mut LogSummary {

@@ -1,6 +1,7 @@
 //! Writing a log.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +35,11 @@ impl LogWriter {
     /// Goes on with the log at `path`, where there is one: its daemon may have died after it had made the file.
     pub(crate) async fn open(path: PathBuf, limit: Option<u64>) -> Result<Self, StoreError> {
         let file = path.clone();
-        let (summary, end) = blocking(&path, move || scan(&file)).await?;
+        // Of a run that begins there is none, and to find that out takes less time than to have it found out.
+        let (summary, end) = match std::fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => (LogSummary::default(), 0),
+            _ => blocking(&path, move || scan(&file)).await?,
+        };
         let encoder = Encoder::new().map_err(StoreError::file(&path))?;
         let appender =
             Appender { path: path.clone(), file: None, end, kept: summary.kept, crc32c: summary.crc32c, encoder };
@@ -86,13 +91,15 @@ impl LogWriter {
         if let Err(error) = self.flush().await {
             tracing::error!("the end of a log is lost: {error}");
         }
-        // Behind a write whose caller went away.
-        let file = self.file.clone();
-        let (kept, crc32c) = blocking(&self.path, move || {
-            let file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok((file.kept, file.crc32c))
-        })
-        .await?;
+        let written = |file: &Appender| (file.kept, file.crc32c);
+        let at_once = self.file.try_lock().ok().map(|file| written(&file));
+        let (kept, crc32c) = if let Some(written) = at_once {
+            written
+        } else {
+            // Behind a write whose caller went away.
+            let file = self.file.clone();
+            blocking(&self.path, move || Ok(written(&file.lock().unwrap_or_else(PoisonError::into_inner)))).await?
+        };
         let truncated = self.summary.truncated || kept < self.summary.kept;
         Ok(LogSummary { kept, truncated, crc32c, ..self.summary })
     }
