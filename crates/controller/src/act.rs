@@ -12,6 +12,9 @@ use crate::launch::launch;
 use crate::observe::Observation;
 use crate::{convert, end, recover};
 
+/// How long until the store has what somebody else in this process is doing about a run.
+pub(crate) const SOON: Duration = Duration::from_millis(200);
+
 /// What there is to show after acting.
 pub(crate) struct Shown {
     /// What to show.
@@ -97,7 +100,8 @@ pub(crate) async fn act(ctx: &Ctx, exec: &ContainerExec, observation: &Observati
         },
         Decision::Recover { record } => match ctx.store.get() {
             Ok(store) => match recover::recover(ctx, &store, &record, convert::log_limit(exec)).await {
-                Ok(()) => Shown::again(),
+                // Not at once: somebody else here may be at it, and be about to store that the run is ours.
+                Ok(()) => Shown::again_after(SOON),
                 Err(blocked) => Shown::waiting(blocked),
             },
             Err(message) => Shown::waiting(Blocked { reason: Reason::StoreUnavailable, message }),

@@ -1,7 +1,5 @@
 //! Launches a run.
 
-use std::time::Duration;
-
 use oncelet_api::{Capture as Wanted, ContainerExec};
 use oncelet_core::{Blocked, Capture, Description, ExecSpec, Reason, Resolved, RunEvent, RunKey, RunRecord};
 use oncelet_engine::supervise::{Supervision, Supervisor};
@@ -9,14 +7,11 @@ use oncelet_engine::{Container, ErrorKind, ExecId, NewExec};
 use oncelet_faults::gives_up;
 use oncelet_store::{Advance, Claim, Lease, NewRun, Store};
 
-use crate::act::{Shown, blocked_by_engine};
+use crate::act::{SOON, Shown, blocked_by_engine};
 use crate::context::{Ctx, one_line};
 use crate::convert;
 use crate::follow::supervised::{Step, watch};
 use crate::follow::{Run, attached};
-
-/// How long until the record of whoever launches is there.
-const SOON: Duration = Duration::from_millis(200);
 
 /// Who is to watch over a program.
 enum Watcher {

@@ -19,7 +19,10 @@ pub(crate) fn follow(place: &Place, from: [u64; 2]) -> Result<ExitCode, String> 
     }
     match tell::tell(place, from, &AtomicU64::new(0)).map_err(|error| format!("{}: {error}", place.gate()))? {
         Told::Exited(code) => {
-            tell::await_stored(place);
+            if tell::is_stored() {
+                // What cannot be removed stays.
+                let _ = disk::remove_logs(place);
+            }
             Ok(run::exit_code(code))
         }
         Told::Abandoned => {

@@ -37,7 +37,8 @@ pub const ROOT: &str = "/.oncelet";
 pub const ORDER_VARIABLE: &str = "ONCELET_ORDER";
 
 /// What the daemon writes to the supervisor's stdin once the outcome and the logs are in the store. The supervisor then
-/// removes the logs and ends; at the end of stdin without it, it leaves the logs and ends.
+/// removes the logs and ends; at the end of stdin without it, it leaves the logs and ends. Of a program that wrote nothing it does not
+/// wait for it.
 pub const STORED: &[u8] = b"stored\n";
 
 /// The names of the files of a run, below its gate.

@@ -165,8 +165,10 @@ fn watch(place: &Place, terms: &Terms, begun: &Begun) -> ExitCode {
         thread::sleep(Duration::from_secs(1));
     }
     disk::sync_end(place, &exit);
-    if await_telling(&telling, &told) {
-        tell::await_stored(place);
+    let is_silent = exit.stdout_bytes + exit.stderr_bytes == 0;
+    if await_telling(&telling, &told) && (is_silent || tell::is_stored()) {
+        // What cannot be removed stays.
+        let _ = disk::remove_logs(place);
     }
     if let Some(deadline) = deadline {
         // Where it has come, the program's children may need longer than the program.

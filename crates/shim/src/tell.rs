@@ -179,24 +179,22 @@ fn wait_readable(fd: &impl std::os::fd::AsFd, limit: Duration) -> bool {
     poll(&mut fds, limit.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
-/// Waits until whoever listens has stored everything, and then removes the logs. At the end of stdin they stay.
-pub(crate) fn await_stored(place: &Place) {
+/// Waits until whoever listens says that everything is stored. False at the end of stdin.
+pub(crate) fn is_stored() -> bool {
     let deadline = Instant::now() + PATIENCE;
     let mut heard = Vec::new();
     let mut buffer = [0; 64];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || !wait_readable(&io::stdin(), left) {
-            return;
+            return false;
         }
         match rustix::io::read(io::stdin(), &mut buffer) {
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => return false,
             Ok(read) => heard.extend_from_slice(&buffer[..read]),
         }
         if heard.windows(STORED.len()).any(|window| window == STORED) {
-            // What cannot be removed stays.
-            let _ = disk::remove_logs(place);
-            return;
+            return true;
         }
     }
 }
