@@ -20,10 +20,11 @@ use std::time::{Duration, Instant};
 use load::{Latencies, Load};
 use oncelet_tests::kube_apiserver::KubeApiserver;
 use oncelet_tests::process::{Process, eventually, output};
-use report::{Measure, Report, Section};
-use tempfile::TempDir;
+use report::{Figure, Measure, Report, Section};
 
 const WATCHERS: usize = 100;
+/// How long is looked at what is taken while there is nothing to do.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// How much is measured.
 struct Size {
@@ -50,9 +51,12 @@ struct Peer {
     load: Load,
     /// The processes that it takes.
     pids: Vec<i32>,
-    start: Duration,
-    /// In bytes, at each number of objects.
-    memory: Vec<u64>,
+    /// In seconds.
+    starts: Vec<f64>,
+    /// In mebibytes, at each number of objects.
+    memory: Vec<f64>,
+    /// In milliseconds of a processor a second, at each number of objects.
+    idle: Vec<f64>,
     latencies: Latencies,
 }
 
@@ -70,17 +74,31 @@ fn main() {
     println!("{runs}");
     runs.write();
 
-    let (up, start_ours) = timed(|| start_up(&binary, &dir));
-    let (kube, start_theirs) = timed(|| KubeApiserver::start().expect("a kube-apiserver can be started"));
-    let peer = |kubeconfig: &Path, pids, start| Peer {
+    let mut starts = [Vec::new(), Vec::new()];
+    let mut both = None;
+    let mut of_up = PathBuf::new();
+    for round in 0..size.rounds {
+        drop(both.take());
+        of_up = dir.path().join(format!("up-{round}"));
+        std::fs::create_dir(&of_up).unwrap();
+        let (up, start) = timed(|| start_up(&binary, &of_up));
+        starts[0].push(start.as_secs_f64());
+        let (kube, start) = timed(|| KubeApiserver::start().expect("a kube-apiserver can be started"));
+        starts[1].push(start.as_secs_f64());
+        both = Some((up, kube));
+    }
+    let (up, kube) = both.expect("they were started");
+    let [starts_ours, starts_theirs] = starts;
+    let peer = |kubeconfig: &Path, pids, starts| Peer {
         load: Load::new(&runtime, kubeconfig),
         pids,
-        start,
+        starts,
         memory: Vec::new(),
+        idle: Vec::new(),
         latencies: Latencies::default(),
     };
-    let mut ours = peer(&dir.path().join("kubeconfig"), vec![up.pid()], start_ours);
-    let mut theirs = peer(kube.kubeconfig(), kube.pids(), start_theirs);
+    let mut ours = peer(&of_up.join("kubeconfig"), vec![up.pid()], starts_ours);
+    let mut theirs = peer(kube.kubeconfig(), kube.pids(), starts_theirs);
 
     let mut there = 0;
     for &objects in size.objects {
@@ -88,6 +106,7 @@ fn main() {
             peer.load.create(there..objects);
             peer.load.settle();
             peer.memory.push(resident(&peer.pids));
+            peer.idle.push(idle(&peer.pids));
         }
         there = objects;
         eprintln!("{objects} objects are there");
@@ -113,8 +132,8 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 }
 
 /// `oncelet up` without an engine: ready as soon as an object of ours is taken.
-fn start_up(binary: &Path, dir: &TempDir) -> Process {
-    let kubeconfig = dir.path().join("kubeconfig");
+fn start_up(binary: &Path, dir: &Path) -> Process {
+    let kubeconfig = dir.join("kubeconfig");
     let mut command = Command::new(binary);
     command.args([
         "up",
@@ -126,8 +145,8 @@ fn start_up(binary: &Path, dir: &TempDir) -> Process {
         "unix:///nonexistent/engine.sock",
         "--kubeconfig",
     ]);
-    command.arg(&kubeconfig).arg("--data-dir").arg(dir.path().join("data"));
-    let up = Process::spawn("oncelet", command, &dir.path().join("oncelet.log"));
+    command.arg(&kubeconfig).arg("--data-dir").arg(dir.join("data"));
+    let up = Process::spawn("oncelet", command, &dir.join("oncelet.log"));
     eventually("oncelet up takes requests", || {
         let mut kubectl = oncelet_tests::kubectl(&kubeconfig);
         output(kubectl.args(["get", "cexec", "-A"])).ok()
@@ -135,41 +154,63 @@ fn start_up(binary: &Path, dir: &TempDir) -> Process {
     up
 }
 
-/// The resident memory of processes, in bytes.
-fn resident(pids: &[i32]) -> u64 {
+/// The resident memory of processes, in mebibytes.
+#[allow(clippy::cast_precision_loss, reason = "figures for people")]
+fn resident(pids: &[i32]) -> f64 {
     let of = |pid: &i32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
-    pids.iter().map(of).sum()
+    pids.iter().map(of).sum::<u64>() as f64 / 1024.0
+}
+
+/// How many milliseconds of a processor processes take in a second in which nobody asks anything of them.
+#[allow(clippy::cast_precision_loss, reason = "figures for people")]
+fn idle(pids: &[i32]) -> f64 {
+    let spent = || {
+        let of = |pid: &i32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            // Fields 14 and 15, in hundredths of a second (proc_pid_stat(5)); the name before them may hold spaces.
+            let after_name = stat.rsplit_once(") ").unwrap().1;
+            after_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
+        };
+        pids.iter().map(of).sum::<u64>()
+    };
+    let (begun, before) = (Instant::now(), spent());
+    std::thread::sleep(IDLE);
+    (spent() - before) as f64 * 10.0 / begun.elapsed().as_secs_f64()
 }
 
 #[allow(clippy::cast_precision_loss, reason = "figures for people")]
 fn report(ours: &Peer, theirs: &Peer, objects: &[usize]) -> Report {
     let mut report = Report::default();
-    let seconds = |peer: &Peer| peer.start.as_secs_f64();
-    report.row(Measure::seconds("start, until our kinds are served"), seconds(ours), seconds(theirs), 0.1);
+    let start = Measure::of("start", "until our kinds are served", "s");
+    report.row(start, &Figure::median(&ours.starts), &Figure::median(&theirs.starts), 0.1);
     for (at, objects) in objects.iter().enumerate() {
-        let mib = |peer: &Peer| peer.memory[at] as f64 / f64::from(1 << 20);
-        report.row(Measure::mebibytes(&format!("memory with {objects} objects")), mib(ours), mib(theirs), 0.125);
+        let once = |peer: &Peer| [Figure::once(peer.memory[at]), Figure::once(peer.idle[at])];
+        let ([memory, idle], [their_memory, their_idle]) = (once(ours), once(theirs));
+        report.row(Measure::of("memory", &format!("{objects} objects"), "MiB"), &memory, &their_memory, 0.125);
+        let measure = Measure::of("processor", &format!("nothing to do, {objects} objects"), "ms/s");
+        report.row(measure, &idle, &their_idle, 0.125);
     }
     let [.., fewer, most] = objects else { panic!("memory is compared at two numbers of objects") };
     let each = |peer: &Peer| {
         let [.., less, more] = peer.memory[..] else { panic!("memory was looked at each time") };
-        more.saturating_sub(less) as f64 / (most - fewer) as f64 / 1024.0
+        Figure::once((more - less).max(0.0) / (most - fewer) as f64 * 1024.0)
     };
-    report.row(Measure::kibibytes("memory for each object more"), each(ours), each(theirs), 1.0);
+    report.row(Measure::of("memory", "each object more", "KiB"), &each(ours), &each(theirs), 1.0);
     for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
-        let write = |peer: &Peer| Latencies::at(&peer.latencies.writes, share);
-        report.row(Measure::milliseconds(&format!("write, {name}")), write(ours), write(theirs), 1.0);
-        let seen = |peer: &Peer| Latencies::at(&peer.latencies.events, share);
+        let write = |peer: &Peer| Figure::at(&peer.latencies.writes, share);
         report.row(
-            Measure::milliseconds(&format!("write until a watcher sees it, {name}")),
-            seen(ours),
-            seen(theirs),
+            Measure::of("write", &format!("until it is answered, {name}"), "ms"),
+            &write(ours),
+            &write(theirs),
             1.0,
         );
+        let seen = |peer: &Peer| Figure::at(&peer.latencies.events, share);
+        let measure = Measure::of("write", &format!("until a watcher sees it, {name}"), "ms");
+        report.row(measure, &seen(ours), &seen(theirs), 1.0);
     }
     report
 }

@@ -5,37 +5,53 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
+use crate::load::Latencies;
+
 const END: &str = "<!-- end of figures -->";
 
 /// What a row is about, and its unit.
 pub(crate) struct Measure {
+    /// One of the headings of `docs/performance.md`.
+    topic: &'static str,
     name: String,
     unit: &'static str,
 }
 
 impl Measure {
-    pub(crate) fn seconds(name: &str) -> Self {
-        Self { name: name.to_owned(), unit: "s" }
+    pub(crate) fn of(topic: &'static str, name: &str, unit: &'static str) -> Self {
+        Self { topic, name: name.to_owned(), unit }
+    }
+}
+
+/// What was measured of one side.
+pub(crate) struct Figure {
+    pub(crate) value: f64,
+    /// Between which values nine in ten of the measurements are; nothing where there was one.
+    spread: Option<[f64; 2]>,
+}
+
+impl Figure {
+    /// Of something that was measured once.
+    pub(crate) fn once(value: f64) -> Self {
+        Self { value, spread: None }
     }
 
-    pub(crate) fn milliseconds(name: &str) -> Self {
-        Self { name: name.to_owned(), unit: "ms" }
+    /// The value below which so large a share of the measurements is.
+    pub(crate) fn at(all: &[f64], share: f64) -> Self {
+        let mut sorted = all.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let outside = sorted.len() / 20;
+        let spread = (sorted.len() > 1).then(|| [sorted[outside], sorted[sorted.len() - 1 - outside]]);
+        Self { value: Latencies::at(all, share), spread }
     }
 
-    pub(crate) fn mebibytes(name: &str) -> Self {
-        Self { name: name.to_owned(), unit: "MiB" }
+    pub(crate) fn median(all: &[f64]) -> Self {
+        Self::at(all, 0.5)
     }
 
-    pub(crate) fn per_second(name: &str) -> Self {
-        Self { name: name.to_owned(), unit: "/s" }
-    }
-
-    pub(crate) fn mebibytes_per_second(name: &str) -> Self {
-        Self { name: name.to_owned(), unit: "MiB/s" }
-    }
-
-    pub(crate) fn kibibytes(name: &str) -> Self {
-        Self { name: name.to_owned(), unit: "KiB" }
+    fn with_unit(&self, unit: &str) -> String {
+        let spread = self.spread.map_or_else(String::new, |[low, high]| format!(" ({low:.2}–{high:.2})"));
+        format!("{:.2} {unit}{spread}", self.value)
     }
 }
 
@@ -47,21 +63,28 @@ pub(crate) struct Report {
 
 impl Report {
     /// A row that meets its goal where `ours / theirs` is at most `goal`.
-    pub(crate) fn row(&mut self, measure: Measure, ours: f64, theirs: f64, goal: f64) {
-        self.push(measure, [ours, theirs], '≤', goal, ours / theirs <= goal);
+    pub(crate) fn row(&mut self, measure: Measure, ours: &Figure, theirs: &Figure, goal: f64) {
+        let ratio = ours.value / theirs.value;
+        self.push(measure, [ours, theirs], ratio, &format!("≤ {goal}"), ratio / goal - 1.0);
     }
 
     /// A row where more is better: it meets its goal where `ours / theirs` is at least `goal`.
-    pub(crate) fn rate(&mut self, measure: Measure, ours: f64, theirs: f64, goal: f64) {
-        self.push(measure, [ours, theirs], '≥', goal, ours / theirs >= goal);
+    pub(crate) fn rate(&mut self, measure: Measure, ours: &Figure, theirs: &Figure, goal: f64) {
+        let ratio = ours.value / theirs.value;
+        self.push(measure, [ours, theirs], ratio, &format!("≥ {goal}"), 1.0 - ratio / goal);
     }
 
-    fn push(&mut self, measure: Measure, [ours, theirs]: [f64; 2], sign: char, goal: f64, is_met: bool) {
-        let Measure { name, unit } = measure;
-        let ratio = ours / theirs;
-        let met = if is_met { "met" } else { "**missed**" };
-        self.rows
-            .push(format!("| {name} | {ours:.2} {unit} | {theirs:.2} {unit} | {ratio:.3} | {sign} {goal} | {met} |"));
+    /// `short` is by how much of the goal it is missed, where it is.
+    fn push(&mut self, measure: Measure, figures: [&Figure; 2], ratio: f64, goal: &str, short: f64) {
+        let Measure { topic, name, unit } = measure;
+        let [ours, theirs] = figures.map(|figure| figure.with_unit(unit));
+        let met = if short <= 0.0 {
+            "met".to_owned()
+        } else {
+            let anchor = topic.replace(' ', "-");
+            format!("**missed** by {:.0} %, [why](performance.md#{anchor})", short * 100.0)
+        };
+        self.rows.push(format!("| {topic}: {name} | {ours} | {theirs} | {ratio:.3} | {goal} | {met} |"));
     }
 }
 

@@ -22,8 +22,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::load::Latencies;
-use crate::report::{Measure, Report, Section};
+use crate::report::{Figure, Measure, Report, Section};
 use crate::store;
 use crate::twins::Twins;
 
@@ -96,8 +95,13 @@ pub(crate) fn measure(runtime: &Runtime, binary: &Path, dir: &Path, size: &Size)
         crowds[1].push(bench.crowd_raw(size.crowd));
         eprintln!("round {} of {} with {} programs is done", round + 1, size.rounds, size.crowd);
     }
-    let (restores, patches) = bench.restore_many(size.objects);
-    eprintln!("{} restores are done", size.objects);
+    let mut restores = [Vec::new(), Vec::new()];
+    for round in 0..size.rounds {
+        let (ours, theirs) = bench.restore_many(round, size.objects);
+        restores[0].push(ours);
+        restores[1].push(theirs);
+        eprintln!("round {} of {} with {} restores is done", round + 1, size.rounds, size.objects);
+    }
     let mut outputs = [Vec::new(), Vec::new(), Vec::new()];
     for round in 0..size.rounds {
         outputs[0].push(bench.output_through_us(round, size.output));
@@ -111,43 +115,25 @@ pub(crate) fn measure(runtime: &Runtime, binary: &Path, dir: &Path, size: &Size)
     bench.end();
 
     let mut report = Report::default();
+    let [launch, raw_launch] = &times.launch;
     for (name, share, goal) in [("p50", 0.5, 1.15), ("p99", 0.99, 1.5)] {
-        let at = |which: usize| Latencies::at(&times.launch[which], share);
-        report.row(
-            Measure::milliseconds(&format!("launch: object created until the program runs, {name}")),
-            at(0),
-            at(1),
-            goal,
-        );
+        let measure = Measure::of("launch", &format!("object created until the program runs, {name}"), "ms");
+        report.row(measure, &Figure::at(launch, share), &Figure::at(raw_launch, share), goal);
     }
-    let p50 = |all: &[f64]| Latencies::at(all, 0.5);
-    report.row(
-        Measure::milliseconds("finish: program over until its status is seen, p50"),
-        p50(&times.finish[0]),
-        p50(&times.finish[1]),
-        2.0,
-    );
-    report.row(
-        Measure::milliseconds("restore: object created until the outcome is seen, p50"),
-        p50(&times.restore[0]),
-        p50(&times.restore[1]),
-        1.5,
-    );
-    report.rate(Measure::per_second("saturation: programs"), p50(&crowds[0]), p50(&crowds[1]), 0.95);
-    report.rate(Measure::per_second(&format!("restore rate, {} objects", size.objects)), restores, patches, 0.8);
-    report.row(
-        Measure::milliseconds(&format!("growth: restore with {} stored runs, beside with few, p50", size.stored)),
-        p50(&many),
-        p50(&few),
-        1.5,
-    );
-    let faster = p50(&outputs[1]).max(p50(&outputs[2]));
-    report.rate(
-        Measure::mebibytes_per_second(&format!("logs: {} MiB of output", size.output)),
-        p50(&outputs[0]),
-        faster,
-        0.9,
-    );
+    let median = Figure::median;
+    let [ours, theirs] = times.finish.map(|all| median(&all));
+    report.row(Measure::of("finish", "program over until its status is seen", "ms"), &ours, &theirs, 2.0);
+    let [ours, theirs] = times.restore.map(|all| median(&all));
+    report.row(Measure::of("restore", "object created until the outcome is seen", "ms"), &ours, &theirs, 1.5);
+    let [ours, theirs] = crowds.map(|all| median(&all));
+    report.rate(Measure::of("saturation", "programs", "/s"), &ours, &theirs, 0.95);
+    let [ours, theirs] = restores.map(|all| median(&all));
+    report.rate(Measure::of("restore rate", &format!("{} objects", size.objects), "/s"), &ours, &theirs, 0.8);
+    let stored = format!("restore with {} stored runs, beside with few", size.stored);
+    report.row(Measure::of("growth", &stored, "ms"), &median(&many), &median(&few), 1.5);
+    let [ours, attached, in_file] = outputs.map(|all| median(&all));
+    let faster = if attached.value > in_file.value { attached } else { in_file };
+    report.rate(Measure::of("logs", &format!("{} MiB of output", size.output), "MiB/s"), &ours, &faster, 0.9);
     Section { name: "runs", ours: "oncelet up", theirs: "bare", report }
 }
 
@@ -337,19 +323,21 @@ impl<'a> Bench<'a> {
     }
 
     /// Restores a second of objects that all wait for a container which appears; and bare patches a second, as many at once.
-    fn restore_many(&mut self, count: usize) -> (f64, f64) {
+    fn restore_many(&mut self, round: usize, count: usize) -> (f64, f64) {
+        let later = format!("later-{round}");
         let shared = |name: &str| {
             let mut exec = exec(name, "", &["/bin/true".to_owned()]);
             exec.spec.engine_container = None;
-            exec.spec.container_name = Some("later".to_owned());
+            exec.spec.container_name = Some(later.clone());
             exec.spec.run_key = Some("shared".to_owned());
             exec
         };
-        let mut first = exec("first", &self.containers[0], &["/bin/true".to_owned()]);
-        first.spec.run_key = Some("shared".to_owned());
-        self.create(&first);
-        self.shown(one("first"), is_finished);
-        let names: Vec<_> = (0..count).map(|number| format!("again-{number}")).collect();
+        let first = format!("first-{round}");
+        let mut ran = exec(&first, &self.containers[0], &["/bin/true".to_owned()]);
+        ran.spec.run_key = Some("shared".to_owned());
+        self.create(&ran);
+        self.shown(one(&first), is_finished);
+        let names: Vec<_> = (0..count).map(|number| format!("again-{round}-{number}")).collect();
         let (execs, containers) = (self.execs.clone(), Api::<Container>::namespaced(self.client.clone(), "default"));
         self.runtime.block_on(async {
             let create = |name: &String| {
@@ -360,7 +348,7 @@ impl<'a> Bench<'a> {
         });
         self.shown(names.iter().cloned().collect(), |status| status.state == Some(ExecState::Waiting));
         let later: Container = serde_json::from_value(json!({
-            "apiVersion": "oncelet.dev/v1alpha1", "kind": "Container", "metadata": {"name": "later"},
+            "apiVersion": "oncelet.dev/v1alpha1", "kind": "Container", "metadata": {"name": later},
             "spec": {"mode": "existing", "containerName": self.containers[0]},
         }))
         .unwrap();
@@ -369,12 +357,21 @@ impl<'a> Bench<'a> {
         let over = self.shown(names.iter().cloned().collect(), is_restored);
         let restores = rate(count, over - begun);
         let twins = &self.twins;
-        let made = stream::iter(1..=count).map(|number| twins.create(number)).buffer_unordered(32);
-        self.runtime.block_on(made.collect::<()>());
+        if round == 0 {
+            let made = stream::iter(1..=count).map(|number| twins.create(number)).buffer_unordered(32);
+            self.runtime.block_on(made.collect::<()>());
+        }
         let begun = Instant::now();
         let patched = stream::iter(1..=count).map(|number| twins.patch(number)).buffer_unordered(32);
         self.runtime.block_on(patched.collect::<()>());
-        (restores, rate(count, begun.elapsed()))
+        let bare = rate(count, begun.elapsed());
+        let delete = |name: &String| {
+            let (execs, name) = (self.execs.clone(), name.clone());
+            async move { execs.delete(&name, &DeleteParams::default()).await.map(drop) }
+        };
+        let deleted = stream::iter(&names).map(delete).buffer_unordered(32);
+        self.runtime.block_on(deleted.try_collect::<()>()).unwrap();
+        (restores, bare)
     }
 
     /// Mebibytes a second, from the object to an end that is seen, with everything kept.

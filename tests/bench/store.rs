@@ -11,8 +11,7 @@ use oncelet_core::{Capture, Effective, Outcome, Program, RunEvent, RunKey, RunNa
 use oncelet_store::{Claim, Lease, Logs, NewRun, Store};
 use tokio::runtime::Runtime;
 
-use crate::load::Latencies;
-use crate::report::{Measure, Report, Section};
+use crate::report::{Figure, Measure, Report, Section};
 
 const CALLERS: usize = 64;
 const MEASURE: Duration = Duration::from_secs(2);
@@ -27,10 +26,10 @@ pub(crate) fn measure(runtime: &Runtime, dir: &Path, rounds: usize) -> Section {
         alone.push(runtime.block_on(claims(&store, 1, round)));
     }
     runtime.block_on(store.close());
-    let p50 = |all: &[f64]| Latencies::at(all, 0.5);
     let mut report = Report::default();
-    report.rate(Measure::per_second(&format!("claims, {CALLERS} callers")), p50(&together), p50(&disk), 2.5);
-    report.rate(Measure::per_second("claims, one caller"), p50(&alone), p50(&disk), 0.5);
+    let [alone, together, disk] = [alone, together, disk].map(|all| Figure::median(&all));
+    report.rate(Measure::of("claims", &format!("{CALLERS} callers"), "/s"), &together, &disk, 2.5);
+    report.rate(Measure::of("claims", "one caller", "/s"), &alone, &disk, 0.5);
     Section { name: "the store", ours: "run store", theirs: "fdatasync", report }
 }
 

@@ -127,28 +127,29 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     ]);
     let calls = Calls { touched: touched_execs, triggers, all: store_changes(store) };
     let of_execs = ctx.clone();
-    let execs = work::run(
+    // Boxed: they are a part of the future of whoever runs the controller.
+    let execs = Box::pin(work::run(
         Kind::CONTAINER_EXEC,
         progress.clone(),
         exec_objects,
         calls,
         move |exec| Box::pin(exec::reconcile(exec, of_execs.clone())),
         shutdown.clone(),
-    );
+    ));
     let triggers = received(engines_of_containers).flat_map_unordered(None, {
         let containers = container_objects.clone();
         move |engine| Box::pin(containers_of_engine(&engine, containers.clone()))
     });
     let calls = Calls { touched: touched_containers, triggers, all: stream::pending() };
     let of_containers = ctx.clone();
-    let containers = work::run(
+    let containers = Box::pin(work::run(
         Kind::CONTAINER,
         progress.clone(),
         container_objects,
         calls,
         move |container| Box::pin(container::reconcile(container, of_containers.clone())),
         shutdown.clone(),
-    );
+    ));
 
     ctx.watch(recover_always(ctx.clone(), progress));
     ctx.watch(collect_always(ctx.clone()));
