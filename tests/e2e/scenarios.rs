@@ -89,6 +89,7 @@ scenarios! {
     },
     telemetry::{
         metrics_tell_what_was_done_and_health_whether_it_goes_on,
+        many_restores_ask_the_engine_together_and_write_nothing_to_the_store,
         a_run_is_one_trace_across_restarts,
     },
     once::{

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use serde_json::json;
 
 use crate::process::eventually;
-use crate::world::{World, sh};
+use crate::world::{World, list, manifest, sh};
 
 /// Where the daemon says that it serves metrics.
 fn address(world: &World) -> String {
@@ -88,6 +89,41 @@ pub(crate) fn metrics_tell_what_was_done_and_health_whether_it_goes_on(world: &m
         told.iter().all(|part| text.contains(part)).then_some(())
     });
     assert_eq!(get(&address, "/livez").0, 200);
+}
+
+/// What makes a restore quick: the engine is asked for a container and not for each object that waits for it, and nothing waits for
+/// the disk of the store.
+pub(crate) fn many_restores_ask_the_engine_together_and_write_nothing_to_the_store(world: &mut World) {
+    const OBJECTS: u32 = 60;
+    world.daemon_args = vec!["--metrics".to_owned(), "127.0.0.1:0".to_owned()];
+    world.start();
+    let address = address(world);
+    let db = world.container("db");
+    let mut spec = sh("echo ran >> /data/runs.log");
+    spec["runKey"] = "seed".into();
+    world.run("first", &db, &spec);
+    spec["containerName"] = "later".into();
+    world
+        .apply(&list((0..OBJECTS).map(|number| manifest("ContainerExec", &format!("again-{number}"), &spec))))
+        .unwrap();
+    let counts = |wanted: &str| {
+        let shown = world.kubectl(&["get", "cexec", "-o", "jsonpath={.items[*].status.state}"]).unwrap();
+        shown.split_whitespace().filter(|state| *state == wanted).count()
+    };
+    eventually("all wait", || (counts("Waiting") == OBJECTS as usize).then_some(()));
+    let figures = || {
+        let metrics = get(&address, "/metrics").1;
+        let asked = value(&metrics, "oncelet_engine_request_duration_seconds_count", &["container_inspect"]);
+        (asked, value(&metrics, "oncelet_store_commit_duration_seconds_count", &[]))
+    };
+    let before = figures();
+    let later = json!({"mode": "existing", "containerName": db.name});
+    world.apply(&manifest("Container", "later", &later)).unwrap();
+    eventually("all have the outcome", || (counts("Finished") == 1 + OBJECTS as usize).then_some(()));
+    let (asked, commits) = figures();
+    assert!(asked - before.0 < f64::from(OBJECTS) / 2.0, "{} questions for {OBJECTS} objects", asked - before.0);
+    assert!(commits <= before.1, "{} commits", commits - before.1);
+    assert_eq!(db.lines("/data/runs.log").len(), 1);
 }
 
 /// A collector of traces: what is sent over OTLP, as protobuf over HTTP.
