@@ -55,7 +55,8 @@ pub(crate) struct Calls<Touched, Triggers, All> {
     pub(crate) all: All,
 }
 
-/// Has objects looked at by `reconcile` whenever something calls for it, until `shutdown`; what is being looked at then is looked at to the end.
+/// Has objects looked at by `reconcile` whenever something calls for it, until `shutdown`; what is being looked at then is looked at
+/// to the end.
 ///
 /// An object that `objects` does not show is not looked at: it is gone.
 pub(crate) async fn run<K, Look>(
@@ -73,7 +74,9 @@ pub(crate) async fn run<K, Look>(
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
     Look: Future<Output = Result<Action, Error>> + Send + 'static,
 {
-    let (mut touched, mut triggers, mut all) = (pin!(calls.touched), pin!(calls.triggers), pin!(calls.all));
+    // Fused: each is polled again after another had something.
+    let (mut touched, mut triggers, mut all) =
+        (pin!(calls.touched.fuse()), pin!(calls.triggers.fuse()), pin!(calls.all.fuse()));
     let mut work = Work {
         kind,
         progress,
