@@ -12,7 +12,7 @@
 //!       claim.json                       [`Claim`]: durable before the program is started
 //!       started.json                     [`Started`]
 //!       stop.json                        [`Stopped`]: somebody asked for its end
-//!       exit.json                        [`Exit`]: durable before anybody is told
+//!       exit.json                        [`Exit`]: there before anybody is told, and durable right after
 //!     <run>.stdout, <run>.stderr   0600  what the program wrote, until it is safe elsewhere
 //! ```
 //!
