@@ -42,19 +42,6 @@ impl Latencies {
         self.writes.extend(more.writes);
         self.events.extend(more.events);
     }
-
-    /// The value below which so large a share of all is.
-    #[allow(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an index of a vector, from a share of it"
-    )]
-    pub(crate) fn at(all: &[f64], share: f64) -> f64 {
-        let mut sorted = all.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        sorted[((sorted.len() - 1) as f64 * share) as usize]
-    }
 }
 
 /// Watchers, and what they see: the number of the write, and when.

@@ -5,8 +5,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::load::Latencies;
-
 const END: &str = "<!-- end of figures -->";
 
 /// What a row is about, and its unit.
@@ -37,12 +35,18 @@ impl Figure {
     }
 
     /// The value below which so large a share of the measurements is.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index of a vector, from a share of it"
+    )]
     pub(crate) fn at(all: &[f64], share: f64) -> Self {
         let mut sorted = all.to_vec();
         sorted.sort_by(f64::total_cmp);
-        let outside = sorted.len() / 20;
+        let (below, outside) = (((sorted.len() - 1) as f64 * share) as usize, sorted.len() / 20);
         let spread = (sorted.len() > 1).then(|| [sorted[outside], sorted[sorted.len() - 1 - outside]]);
-        Self { value: Latencies::at(all, share), spread }
+        Self { value: sorted[below], spread }
     }
 
     pub(crate) fn median(all: &[f64]) -> Self {

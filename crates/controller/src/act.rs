@@ -90,10 +90,9 @@ pub(crate) async fn act(ctx: &Ctx, exec: &ContainerExec, observation: &Observati
             let note = end::end(ctx, exec, &record, by);
             Shown::noted(*record, Some(retry), note)
         }
-        Decision::Show { record, restored, drift } => match &observation.logs {
-            Some(logs) => shown(record, restored, drift, logs.clone()),
-            None => show(ctx, record, restored, drift).await,
-        },
+        Decision::Show { record, restored, drift } => {
+            show(ctx, record, restored, drift, observation.logs.clone()).await
+        }
         Decision::Launch { key, resolved, .. } => match &observation.container {
             Some(container) => launch(ctx, exec, container, key, *resolved).await,
             None => Shown::again(),
@@ -109,19 +108,23 @@ pub(crate) async fn act(ctx: &Ctx, exec: &ContainerExec, observation: &Observati
     }
 }
 
-async fn show(ctx: &Ctx, record: Box<RunRecord>, restored: bool, drift: Vec<&'static str>) -> Shown {
-    let logs = match ctx.store.get() {
-        Ok(store) => store.logs(record.id).await.map_err(|error| one_line(&error)),
-        Err(message) => Err(message),
+/// `known` are the summaries of its logs, where the store gave them with the run.
+async fn show(
+    ctx: &Ctx,
+    record: Box<RunRecord>,
+    restored: bool,
+    drift: Vec<&'static str>,
+    known: Option<Logs>,
+) -> Shown {
+    let logs = match (known, ctx.store.get()) {
+        (Some(logs), _) => Ok(logs),
+        (None, Ok(store)) => store.logs(record.id).await.map_err(|error| one_line(&error)),
+        (None, Err(message)) => Err(message),
     };
     match logs {
-        Ok(logs) => shown(record, restored, drift, logs),
+        Ok(logs) => Shown { what: What::Run { record, restored, drift, logs: Some(logs), note: None }, retry: None },
         Err(message) => Shown::waiting(Blocked { reason: Reason::StoreUnavailable, message }),
     }
-}
-
-fn shown(record: Box<RunRecord>, restored: bool, drift: Vec<&'static str>, logs: Logs) -> Shown {
-    Shown { what: What::Run { record, restored, drift, logs: Some(logs), note: None }, retry: None }
 }
 
 /// What an error of the engine means for whoever waits.

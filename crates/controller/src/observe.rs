@@ -26,15 +26,18 @@ pub(crate) struct Observation {
     pub(crate) observed: Observed,
     /// What a run that is over wrote, where the store has it at hand.
     pub(crate) logs: Option<Logs>,
-    /// Whether the container is still to be looked at.
-    pub(crate) is_partial: bool,
 }
 
 impl Observation {
     /// Where there is no container to look at.
     pub(crate) fn of_nothing(blocked: Blocked) -> Self {
         let observed = Observed::NoContainer(blocked);
-        Self { since: Instant::now(), container: None, observed, logs: None, is_partial: false }
+        Self { since: Instant::now(), container: None, observed, logs: None }
+    }
+
+    /// Whether it tells of a container that is still to be looked at.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.container.is_none() && matches!(self.observed, Observed::Container { .. })
     }
 
     /// Why no program can start in the container now.
@@ -58,7 +61,7 @@ impl Observation {
 pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Result<Observation, Error> {
     let since = Instant::now();
     if let Some((observed, logs)) = awaited(ctx, exec, spec).await {
-        return Ok(Observation { since, container: None, observed, logs, is_partial: true });
+        return Ok(Observation { since, container: None, observed, logs });
     }
     let container = match target(ctx, exec).await {
         Ok(container) => container,
@@ -67,7 +70,7 @@ pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) ->
     let (memory, logs) = memory(ctx, exec, spec, &container).await?;
     let ready = ready(&container, exec.spec.wait_for.unwrap_or_default());
     let observed = Observed::Container { id: container.id.to_string(), ready, memory };
-    Ok(Observation { since, container: Some(container), observed, logs, is_partial: false })
+    Ok(Observation { since, container: Some(container), observed, logs })
 }
 
 /// The outcome of a run that the object shows going on in a container that runs. It shows without a look at the engine, which
@@ -176,9 +179,9 @@ async fn memory(
     };
     Ok(match found {
         None => (Memory::NeverRan { inputs: inputs_of(ctx, exec, spec, container).await? }, None),
-        Some((record, _, logs)) if record.may_be_claimed_again() => {
+        Some((record, _, _)) if record.may_be_claimed_again() => {
             let inputs = inputs_of(ctx, exec, spec, container).await?;
-            (Memory::FailedToStart { record: Box::new(record), inputs }, logs)
+            (Memory::FailedToStart { record: Box::new(record), inputs }, None)
         }
         Some((record, ownership, logs)) => {
             let abandoned = ownership == Ownership::Mine && !ctx.runs.has(&record.key);

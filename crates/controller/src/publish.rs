@@ -64,7 +64,7 @@ pub(crate) async fn publish(
         }
     }
     let retry = shown.retry.unwrap_or(RESYNC);
-    Ok(Action::requeue(if observation.is_partial { retry.min(STALE) } else { retry }))
+    Ok(Action::requeue(if observation.is_partial() { retry.min(STALE) } else { retry }))
 }
 
 /// What can be patched: one of our kinds.

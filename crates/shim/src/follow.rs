@@ -19,7 +19,7 @@ pub(crate) fn follow(place: &Place, from: [u64; 2]) -> Result<ExitCode, String> 
     }
     match tell::tell(place, from, &AtomicU64::new(0)).map_err(|error| format!("{}: {error}", place.gate()))? {
         Told::Exited(code) => {
-            if tell::is_stored() {
+            if tell::await_stored() {
                 // What cannot be removed stays.
                 let _ = disk::remove_logs(place);
             }

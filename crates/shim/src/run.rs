@@ -166,7 +166,7 @@ fn watch(place: &Place, terms: &Terms, begun: &Begun) -> ExitCode {
     }
     disk::sync_end(place, &exit);
     let is_silent = exit.stdout_bytes + exit.stderr_bytes == 0;
-    if await_telling(&telling, &told) && (is_silent || tell::is_stored()) {
+    if await_telling(&telling, &told) && (is_silent || tell::await_stored()) {
         // What cannot be removed stays.
         let _ = disk::remove_logs(place);
     }

@@ -180,7 +180,7 @@ fn wait_readable(fd: &impl std::os::fd::AsFd, limit: Duration) -> bool {
 }
 
 /// Waits until whoever listens says that everything is stored. False at the end of stdin.
-pub(crate) fn is_stored() -> bool {
+pub(crate) fn await_stored() -> bool {
     let deadline = Instant::now() + PATIENCE;
     let mut heard = Vec::new();
     let mut buffer = [0; 64];

@@ -12,6 +12,13 @@ use serde_json::json;
 use crate::process::eventually;
 use crate::world::{World, list, manifest, sh};
 
+/// Starts a daemon with metrics; where they are.
+fn start_with_metrics(world: &mut World) -> String {
+    world.daemon_args = vec!["--metrics".to_owned(), "127.0.0.1:0".to_owned()];
+    world.start();
+    address(world)
+}
+
 /// Where the daemon says that it serves metrics.
 fn address(world: &World) -> String {
     eventually("the daemon says where its metrics are", || {
@@ -41,9 +48,7 @@ fn value(metrics: &str, name: &str, labels: &[&str]) -> f64 {
 }
 
 pub(crate) fn metrics_tell_what_was_done_and_health_whether_it_goes_on(world: &mut World) {
-    world.daemon_args = vec!["--metrics".to_owned(), "127.0.0.1:0".to_owned()];
-    world.start();
-    let address = address(world);
+    let address = start_with_metrics(world);
     let db = world.container("db");
     world.run("good", &db, &sh("exit 0"));
     world.run("bad", &db, &sh("exit 1"));
@@ -95,9 +100,7 @@ pub(crate) fn metrics_tell_what_was_done_and_health_whether_it_goes_on(world: &m
 /// the disk of the store.
 pub(crate) fn many_restores_ask_the_engine_together_and_write_nothing_to_the_store(world: &mut World) {
     const OBJECTS: u32 = 60;
-    world.daemon_args = vec!["--metrics".to_owned(), "127.0.0.1:0".to_owned()];
-    world.start();
-    let address = address(world);
+    let address = start_with_metrics(world);
     let db = world.container("db");
     let mut spec = sh("echo ran >> /data/runs.log");
     spec["runKey"] = "seed".into();
