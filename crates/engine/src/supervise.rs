@@ -12,6 +12,7 @@
 
 mod archive;
 mod install;
+mod port;
 mod run;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::{ContainerId, Engine, Error, ExecId, FailureReason, NewExec, OutputSt
 pub use install::Supervisor;
 pub(crate) use install::Supervisors;
 pub use oncelet_shim::{Claim, End, Exit, Record, Started, StopReason};
+pub use port::{PortProbe, PortState, PortTry};
 pub use run::SupervisedRun;
 
 /// The largest order that fits into one variable, with something to spare.
