@@ -29,20 +29,27 @@ const MOST_ADDRESSES: usize = 32;
 /// silently where nobody listens any more.
 pub(crate) fn await_open(port: u16, stable: Duration, limit: Duration) -> ExitCode {
     let begun = Instant::now();
-    let mut open_since = None;
+    let mut settling: Option<Settling> = None;
     let mut told: Option<(PortState, Instant)> = None;
     loop {
-        let tries = try_all(port);
         let now = Instant::now();
-        let state = match tries {
-            Ok(()) => {
-                let since = *open_since.get_or_insert(now);
-                if now.duration_since(since) >= stable { PortState::Open } else { PortState::Settling }
-            }
-            Err(tries) => {
-                open_since = None;
-                PortState::Closed { tries, loopback_only: listens_on_loopback(port) }
-            }
+        if settling.as_ref().is_some_and(|settling| settling.has_changed(port)) {
+            settling = None;
+        }
+        let state = match &mut settling {
+            Some(settling) if now < settling.next_try => PortState::Settling,
+            none_or_due => match try_all(port) {
+                Ok(()) => {
+                    let settling = none_or_due.get_or_insert_with(|| Settling::begin(port, now));
+                    settling.next_try = now + settling.pause(stable);
+                    if now.duration_since(settling.since) >= stable { PortState::Open } else { PortState::Settling }
+                }
+                Err(tries) => {
+                    *none_or_due = None;
+                    let loopback_only = listeners(port).iter().any(Listener::is_on_loopback);
+                    PortState::Closed { tries, loopback_only }
+                }
+            },
         };
         let is_last = state == PortState::Open;
         let is_news = told.as_ref().is_none_or(|(before, at)| *before != state && at.elapsed() >= BETWEEN_REPORTS);
@@ -53,19 +60,40 @@ pub(crate) fn await_open(port: u16, stable: Duration, limit: Duration) -> ExitCo
         if is_last {
             return ExitCode::SUCCESS;
         }
-        if open_since.is_none() && begun.elapsed() >= limit {
+        if settling.is_none() && begun.elapsed() >= limit {
             tell::answer(&Frame::Done);
             return ExitCode::SUCCESS;
         }
-        let pause = match open_since {
-            // Each connection costs the server something: MySQL blocks an address after a hundred that say nothing.
-            Some(since) => (stable / 5).clamp(PAUSES[0], PAUSES[1]).min(stable.saturating_sub(since.elapsed())),
-            None if begun.elapsed() < AT_FIRST => PAUSES[0],
-            None => PAUSES[1],
-        };
-        if is_deserted(pause) {
+        let is_late = settling.is_none() && begun.elapsed() >= AT_FIRST;
+        if is_deserted(PAUSES[usize::from(is_late)]) {
             return ExitCode::SUCCESS;
         }
+    }
+}
+
+/// A port that accepts connections, and must go on to do so.
+struct Settling {
+    since: Instant,
+    next_try: Instant,
+    /// The sockets that listen on it. Between two connections they tell of a server that has gone and come again.
+    listeners: Vec<Listener>,
+}
+
+impl Settling {
+    fn begin(port: u16, now: Instant) -> Self {
+        Self { since: now, next_try: now, listeners: listeners(port) }
+    }
+
+    /// Whether one of those that listened does no more.
+    fn has_changed(&self, port: u16) -> bool {
+        let now = listeners(port);
+        self.listeners.iter().any(|listener| !now.contains(listener))
+    }
+
+    /// How long until the next connection. Each costs the server something: MySQL blocks an address after a hundred that say
+    /// nothing.
+    fn pause(&self, stable: Duration) -> Duration {
+        (stable / 5).clamp(PAUSES[0], PAUSES[1]).min(stable.saturating_sub(self.since.elapsed()))
     }
 }
 
@@ -125,24 +153,39 @@ fn v6_in(table: &str) -> Vec<Ipv6Addr> {
     table.lines().filter_map(address).collect()
 }
 
-/// Whether a server listens on the port, on 127.0.0.1 or `::1` alone.
-fn listens_on_loopback(port: u16) -> bool {
-    ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .any(|path| fs::read_to_string(path).is_ok_and(|table| has_loopback_listener(&table, port)))
+/// A socket that listens.
+#[derive(Debug, PartialEq, Eq)]
+struct Listener {
+    /// In hex digits, as the tables have it.
+    address: String,
+    inode: u64,
 }
 
-/// Rows of the table: a number, the local address and port in hex digits of the machine's byte order, the remote one, the state.
-fn has_loopback_listener(table: &str, port: u16) -> bool {
+impl Listener {
+    fn is_on_loopback(&self) -> bool {
+        // The tables show words in the machine's order of bytes.
+        let word = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
+        self.address == word([127, 0, 0, 1]) || self.address == format!("{:024}{}", 0, word([0, 0, 0, 1]))
+    }
+}
+
+/// The sockets that listen on a port.
+fn listeners(port: u16) -> Vec<Listener> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    tables.iter().flat_map(|path| listeners_in(&fs::read_to_string(path).unwrap_or_default(), port)).collect()
+}
+
+/// Rows of the tables: a number, the local address and port, the remote ones, the state, queues, timers, …, and tenth the inode.
+fn listeners_in(table: &str, port: u16) -> Vec<Listener> {
     const LISTEN: &str = "0A";
-    let loopback = [u32::from_be_bytes([127, 0, 0, 1]).to_be(), 1_u32.to_be()];
-    let loopback = [format!("{:08X}", loopback[0]), format!("{}{:08X}", "0".repeat(24), loopback[1])];
-    table.lines().any(|line| {
-        let fields: Vec<_> = line.split_whitespace().take(4).collect();
-        let [_, local, _, LISTEN] = fields[..] else { return false };
-        let Some((address, at)) = local.split_once(':') else { return false };
-        u16::from_str_radix(at, 16) == Ok(port) && loopback.iter().any(|it| it == address)
-    })
+    let listener = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [_, local, _, LISTEN, _, _, _, _, _, inode, ..] = fields[..] else { return None };
+        let (address, at) = local.split_once(':')?;
+        (u16::from_str_radix(at, 16) == Ok(port))
+            .then(|| Some(Listener { address: address.to_owned(), inode: inode.parse().ok()? }))?
+    };
+    table.lines().filter_map(listener).collect()
 }
 
 /// Waits for `pause`. True as soon as stdin is closed: whoever asked is gone.
@@ -185,16 +228,19 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_is_on_loopback_only_where_the_table_says_so() {
-        let row =
-            |address: &str, state: &str| format!("  sl  local_address\n   0: {address} 00000000:0000 {state} 0:0\n");
-        // As a machine of little-endian order writes 127.0.0.1 and ::1.
-        let v4 = format!("{:08X}:1538", u32::from_be_bytes([127, 0, 0, 1]).to_be());
-        let v6 = format!("{}{:08X}:1538", "0".repeat(24), 1_u32.to_be());
-        assert!(has_loopback_listener(&row(&v4, "0A"), 5432));
-        assert!(has_loopback_listener(&row(&v6, "0A"), 5432));
-        assert!(!has_loopback_listener(&row(&v4, "01"), 5432), "a connection is no listener");
-        assert!(!has_loopback_listener(&row(&v4, "0A"), 5433));
-        assert!(!has_loopback_listener(&row("00000000:1538", "0A"), 5432));
+    fn a_listener_is_found_by_its_port_and_state_and_known_by_its_inode() {
+        let row = |address: &str, state: &str| {
+            format!(
+                "  sl  local_address\n   0: {address}:1538 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 70 0 4711 1 0\n"
+            )
+        };
+        let on_loopback = |address: &str| listeners_in(&row(address, "0A"), 5432)[0].is_on_loopback();
+        let word = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
+        assert!(on_loopback(&word([127, 0, 0, 1])));
+        assert!(on_loopback(&format!("{}{}", "0".repeat(24), word([0, 0, 0, 1]))));
+        assert!(!on_loopback("00000000"));
+        assert_eq!(listeners_in(&row("00000000", "0A"), 5432)[0].inode, 4711);
+        assert!(listeners_in(&row("00000000", "01"), 5432).is_empty(), "a connection is no listener");
+        assert!(listeners_in(&row("00000000", "0A"), 5433).is_empty());
     }
 }
