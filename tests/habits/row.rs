@@ -7,7 +7,6 @@ use std::time::Duration;
 use libtest_mimic::Failed;
 
 use crate::docker::{Container, IMAGE, docker};
-use crate::process::oncelet_path;
 use crate::world::World;
 
 /// How long a command may take before it counts as one that never ends.
@@ -18,6 +17,8 @@ pub(crate) struct Row {
     /// A sentence's worth of a name, by which the row can be run alone.
     pub name: &'static str,
     options: Vec<String>,
+    /// Options of `oncelet exec` alone.
+    ours: Vec<String>,
     by: By,
     place: Place,
     command: Vec<String>,
@@ -81,6 +82,7 @@ pub(crate) fn row(name: &'static str, command: &[&str]) -> Row {
     Row {
         name,
         options: Vec::new(),
+        ours: Vec::new(),
         by: By::Name,
         place: Place::Shared,
         command: command.iter().map(ToString::to_string).collect(),
@@ -103,6 +105,12 @@ impl Row {
     /// With options before the container, in both.
     pub(crate) fn with(mut self, options: &[&str]) -> Self {
         self.options = options.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// With options that only `oncelet exec` has.
+    pub(crate) fn with_ours(mut self, options: &[&str]) -> Self {
+        self.ours = options.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -145,7 +153,7 @@ impl Row {
         docker.arg("exec").args(&self.options).arg(pair.docker.spelled(self.by)).args(&self.command);
         let mut oncelet = world.oncelet_command();
         oncelet.args(["exec", "--namespace", &world.namespace, "--name", &self.name.replace('_', "-")]);
-        oncelet.args(&self.options).arg(pair.oncelet.spelled(self.by)).arg("--").args(&self.command);
+        oncelet.args(&self.options).args(&self.ours).arg(pair.oncelet.spelled(self.by)).arg("--").args(&self.command);
         let (docker, oncelet) = (self.outcome(docker), self.outcome(oncelet));
         let is_right = match &self.expect {
             Expect::Same => docker == oncelet,
@@ -203,7 +211,10 @@ impl Row {
 }
 
 /// Kills a process that goes on for too long, unless it is dropped before.
-struct Watchdog(std::sync::mpsc::Sender<()>);
+struct Watchdog {
+    /// Its end is that of the watch.
+    _alive: std::sync::mpsc::Sender<()>,
+}
 
 impl Watchdog {
     fn over(pid: u32) -> Self {
@@ -214,7 +225,7 @@ impl Watchdog {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         });
-        Self(alive)
+        Self { _alive: alive }
     }
 }
 

@@ -1,9 +1,10 @@
 //! The table.
 
-use crate::row::{By, Place, Row, Stdin, args, row, script};
+use crate::row::{By, Place, Row, args, row, script};
 
-/// Why `oncelet exec` says 126 where Docker has a code of its own for each failure.
-const NEVER_RAN: &str = "a program that could not be started is told with 126, whatever the engine's version says";
+/// How `oncelet exec` tells of what the engine tells in its own way.
+const NEVER_RAN: &str =
+    "a program that could not be started is told with 127 where it is not there, else with 126, on stderr";
 /// Why it does not take an option.
 const NO_SUCH_OPTION: &str = "oncelet exec has no such option, and says so before anything is started";
 
@@ -190,7 +191,24 @@ fn places() -> Vec<Row> {
 }
 
 fn containers() -> Vec<Row> {
+    let waits = |name, place, stderr| {
+        row(name, &["true"]).at(place).with_ours(&["--timeout", "2s"]).differs(
+            "a container that may come or start is waited for; after --timeout the request is withdrawn",
+            125,
+            "",
+            stderr,
+        )
+    };
     vec![
+        waits("no_such_container", Place::Missing, "has no container"),
+        waits("a_stopped_container", Place::Stopped, "has stopped"),
+        waits("a_paused_container", Place::Paused, "is paused"),
+        row("no_container_at_all", &["true"]).named_by(By::Nothing).differs(
+            "the words are ours",
+            1,
+            "",
+            "the container is empty",
+        ),
         row("a_container_by_name", &["hostname"]).named_by(By::Name),
         row("a_container_by_id", &["hostname"]).named_by(By::Id),
         row("a_container_by_short_id", &["hostname"]).named_by(By::ShortId),
@@ -198,20 +216,21 @@ fn containers() -> Vec<Row> {
     ]
 }
 
-/// The engine's words differ from version to version.
+/// The engine's words and codes differ from version to version: Docker 20.10 says 126 for all, later ones 127 for what is not there.
 fn not_started() -> Vec<Row> {
-    let no = |name, command: &[&str], stderr| row(name, command).differs(NEVER_RAN, 126, "", stderr);
+    let no = |name, command: &[&str], code, stderr| row(name, command).differs(NEVER_RAN, code, "", stderr);
     vec![
-        no("no_such_command", &["nowhere-at-all"], "no such file"),
-        no("no_such_path", &["/nowhere/at-all", "x"], "no such file"),
+        no("no_such_command", &["nowhere-at-all"], 127, "no such file"),
+        no("no_such_path", &["/nowhere/at-all", "x"], 127, "no such file"),
+        no("a_path_without_the_command", &["ls"], 127, "no such file").with(&["-e", "PATH=/nowhere"]),
+        no("a_bad_interpreter", &["/tmp/bad-interpreter"], 127, "interpreter"),
+        no("a_script_with_windows_newlines", &["/tmp/crlf"], 127, "interpreter"),
+        no("a_file_that_is_not_executable", &["/tmp/not-executable"], 126, "permission denied"),
+        no("a_directory_as_a_command", &["/tmp/directory"], 126, "permission denied"),
+        no("a_directory_that_is_not_there", &["pwd"], 126, "").with(&["-w", "/nowhere"]),
+        no("a_user_who_is_not_there", &["id"], 126, "nobody-of-this-name").with(&["-u", "nobody-of-this-name"]),
         row("an_empty_command", &[""]).differs("an object without a command is rejected", 1, "", "spec.command"),
-        no("a_file_that_is_not_executable", &["/tmp/not-executable"], "permission denied"),
-        no("a_directory_as_a_command", &["/tmp/directory"], "permission denied"),
-        no("a_bad_interpreter", &["/tmp/bad-interpreter"], "interpreter"),
-        no("a_script_with_windows_newlines", &["/tmp/crlf"], "interpreter"),
-        no("a_directory_that_is_not_there", &["pwd"], "").with(&["-w", "/nowhere"]),
-        no("a_user_who_is_not_there", &["id"], "nobody-of-this-name").with(&["-u", "nobody-of-this-name"]),
-        no("a_path_without_the_command", &["ls"], "no such file").with(&["-e", "PATH=/nowhere"]),
+        no("a_script_without_a_first_line", &["/tmp/no-shebang"], 126, "exec format error"),
     ]
 }
 
@@ -238,7 +257,7 @@ fn stdin() -> Vec<Row> {
             .piped("in\n"),
         row("a_pipe_without_i", &["cat"]).piped("lost with docker\n").differs(
             "what is piped in is refused rather than dropped: a program that got nothing would be remembered as the one that ran",
-            1,
+            125,
             "",
             "-i",
         ),
@@ -278,10 +297,15 @@ fn process() -> Vec<Row> {
 
 /// What `oncelet exec` does not take.
 fn refused() -> Vec<Row> {
+    let no_terminal = |name, options: &[&str]| {
+        row(name, &["true"]).with(options).differs("what is typed into a terminal cannot be recorded", 125, "", "--tty")
+    };
     let no = |name, options: &[&str]| {
         row(name, &["true"]).with(options).differs(NO_SUCH_OPTION, 2, "", "unexpected argument")
     };
     vec![
+        no_terminal("a_terminal", &["-t"]),
+        no_terminal("a_terminal_and_stdin", &["-it"]),
         no("detached", &["--detach"]),
         no("privileged", &["--privileged"]),
         no("an_env_file", &["--env-file", "/dev/null"]),

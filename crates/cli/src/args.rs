@@ -51,7 +51,8 @@ pub(crate) enum Command {
         after_help = "Exit codes: the program's own; 126 where it could not be started, 125 where its own is not known, 1 \
         where oncelet itself failed.\n\nExamples:\n  \
         oncelet exec my-postgres -- psql -f /schema.sql\n  \
-        oncelet exec --name migrate --env VERSION=42 db -- /bin/migrate"
+        oncelet exec --name migrate --env VERSION=42 db -- /bin/migrate\n  \
+        oncelet exec --wait-for-port 5432 my-postgres -- psql -f /schema.sql"
     )]
     Exec(Exec),
     /// Run an object's program once more
@@ -141,6 +142,9 @@ pub(crate) struct Exec {
     /// The user in the container to run as
     #[arg(short, long)]
     pub(crate) user: Option<String>,
+    /// Start the program only once this TCP port of the container accepts connections, at another address than 127.0.0.1
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) wait_for_port: Option<u16>,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
 }

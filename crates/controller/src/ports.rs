@@ -106,17 +106,17 @@ impl Ports {
             let watched = doors.entry(door.clone()).or_insert_with(|| begin(ctx, door));
             watched.asked = now;
             let uid = exec.meta().uid.clone();
-            let waiting = watched.waiting.entry(name).or_insert_with(|| Waiting {
-                uid: None,
+            let begun = || Waiting {
+                uid: uid.clone(),
                 run: convert::run_name(exec),
                 since: now,
                 asked: now,
-                deadline: None,
-            });
+                deadline: wanted.timeout.map(|timeout| now + timeout),
+            };
+            let waiting = watched.waiting.entry(name).or_insert_with(begun);
+            // Another object of the same name has not waited yet.
             if waiting.uid != uid {
-                // Another object of the same name, or a new one.
-                let deadline = wanted.timeout.map(|timeout| now + timeout);
-                *waiting = Waiting { uid, run: convert::run_name(exec), since: now, asked: now, deadline };
+                *waiting = begun();
             }
             waiting.asked = now;
             (watched.seen.clone(), now - waiting.since)
@@ -167,11 +167,14 @@ pub(crate) async fn ready(ctx: &Ctx, exec: &ContainerExec, container: &Container
         stable: wanted.stable,
     };
     let (mut seen, waited) = ctx.ports.ask(ctx, exec, &door, &wanted);
-    let is_untried = |seen: &Seen| *seen == Ok(SeenPort::Untried);
     // What comes later calls for another look.
     let _ = timeout(AT_FIRST, seen.wait_for(|seen| !is_untried(seen))).await;
     let seen = seen.borrow().clone()?;
     port_ready(&container.name, &wanted, &seen, waited)
+}
+
+fn is_untried(seen: &Seen) -> bool {
+    *seen == Ok(SeenPort::Untried)
 }
 
 fn begin(ctx: &Ctx, door: &Door) -> Watched {
@@ -234,6 +237,10 @@ async fn probe(ctx: Ctx, door: Door, tell: watch::Sender<Seen>) {
             // A probe that was cut off says nothing of the port; what was seen before stays.
             Err(error) if error.kind() == ErrorKind::Supervisor => {
                 tracing::debug!(container = %door.container, port = door.port, "{}", one_line(&error));
+                if is_untried(&tell.borrow()) {
+                    let message = format!("no connection to port {} can be tried yet: {}", door.port, one_line(&error));
+                    show(Err(Blocked { reason: Reason::PortNotReady, message }));
+                }
                 PAUSE
             }
             Err(error) => {

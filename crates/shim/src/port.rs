@@ -33,20 +33,22 @@ pub(crate) fn await_open(port: u16, stable: Duration, limit: Duration) -> ExitCo
     let mut told: Option<(PortState, Instant)> = None;
     loop {
         let now = Instant::now();
-        if settling.as_ref().is_some_and(|settling| settling.has_changed(port)) {
+        // Before the connection: a server may accept one and be gone.
+        let listening = listeners(port);
+        if settling.as_mut().is_some_and(|settling| settling.has_changed(&listening)) {
             settling = None;
         }
         let state = match &mut settling {
             Some(settling) if now < settling.next_try => PortState::Settling,
             none_or_due => match try_all(port) {
                 Ok(()) => {
-                    let settling = none_or_due.get_or_insert_with(|| Settling::begin(port, now));
+                    let settling = none_or_due.get_or_insert_with(|| Settling::begin(listening));
                     settling.next_try = now + settling.pause(stable);
                     if now.duration_since(settling.since) >= stable { PortState::Open } else { PortState::Settling }
                 }
                 Err(tries) => {
                     *none_or_due = None;
-                    let loopback_only = listeners(port).iter().any(Listener::is_on_loopback);
+                    let loopback_only = listening.iter().any(Listener::is_on_loopback);
                     PortState::Closed { tries, loopback_only }
                 }
             },
@@ -80,13 +82,17 @@ struct Settling {
 }
 
 impl Settling {
-    fn begin(port: u16, now: Instant) -> Self {
-        Self { since: now, next_try: now, listeners: listeners(port) }
+    fn begin(listeners: Vec<Listener>) -> Self {
+        let now = Instant::now();
+        Self { since: now, next_try: now, listeners }
     }
 
     /// Whether one of those that listened does no more.
-    fn has_changed(&self, port: u16) -> bool {
-        let now = listeners(port);
+    fn has_changed(&mut self, now: &[Listener]) -> bool {
+        if self.listeners.is_empty() {
+            // It began to listen just after the look.
+            self.listeners = now.to_vec();
+        }
         self.listeners.iter().any(|listener| !now.contains(listener))
     }
 
@@ -154,7 +160,7 @@ fn v6_in(table: &str) -> Vec<Ipv6Addr> {
 }
 
 /// A socket that listens.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Listener {
     /// In hex digits, as the tables have it.
     address: String,

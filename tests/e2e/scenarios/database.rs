@@ -180,10 +180,11 @@ pub(crate) fn a_port_that_opens_and_closes_again_is_not_ready(world: &mut World)
     }
     world.condition("cexec", "app", "ContainerReady", "False", "PortNotReady");
     assert!(container.sh("test -e /tmp/app").is_err(), "it was started too early");
-    listen(&container);
     let begun = Instant::now();
+    listen(&container);
     world.completed("app");
-    assert!(begun.elapsed() >= Duration::from_secs(3), "it has been open for less than it must be");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(3), "the port was open for {took:?} when the program was started");
     assert!(world.kubectl(&["describe", "cexec", "app"]).unwrap().contains("accepts no connection on port 7000 yet"));
 }
 
@@ -243,6 +244,19 @@ pub(crate) fn what_is_known_of_a_port_ends_with_the_life_of_the_container(world:
     world.condition("cexec", "third", "ContainerReady", "False", "PortNotReady");
     listen(&container);
     world.completed("third");
+    let port = PORT.to_string();
+    let ran = world.oncelet(&[
+        "exec",
+        "-n",
+        &world.namespace,
+        "--wait-for-port",
+        &port,
+        &container.name,
+        "--",
+        "echo",
+        "ran",
+    ]);
+    assert_eq!(ran.as_deref(), Ok("ran\n"));
     // What ran is restored although nobody listens.
     container.restart();
     world.delete("third");

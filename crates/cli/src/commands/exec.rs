@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use kube::Api;
-use oncelet_api::{Container, ContainerExecSpec, EnvVar};
+use oncelet_api::{Container, ContainerExecSpec, EnvVar, WaitForPort};
 use oncelet_core::Fingerprint;
 use serde_json::json;
 
@@ -19,12 +19,14 @@ pub(crate) async fn exec(args: Exec) -> Result<ExitCode> {
     let ours = Api::<Container>::namespaced(objects.client.clone(), &objects.namespace);
     let is_ours = ours.get_opt(&args.container).await.context("the API server does not answer")?.is_some();
     let target = Target { object: is_ours, text: args.container };
-    let spec = declare(target, args.command, args.env, args.workdir, args.user)?;
+    let mut spec = declare(target, args.command, args.env, args.workdir, args.user)?;
     let name = match args.name {
         Some(name) => name,
         // The same program in the same container is the same run.
         None => format!("exec-{}", &Fingerprint::of_bytes(json!(spec).to_string().as_bytes()).to_string()[..12]),
     };
+    // When it is started is no part of what is run.
+    spec.wait_for_port = args.wait_for_port.map(|port| WaitForPort { port: port.into(), ..WaitForPort::default() });
     let request = Request::new(&objects, name, spec);
     request.make().await?;
     Follow { objects: &objects, name: request.name(), after: None, gives_up: true }.run().await
