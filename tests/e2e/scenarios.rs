@@ -185,6 +185,7 @@ scenarios! {
         a_port_that_does_not_open_is_told_and_waited_for,
         what_is_known_of_a_port_ends_with_the_life_of_the_container,
         many_execs_that_wait_for_a_port_share_one_probe,
+        a_port_is_waited_for_wherever_a_supervisor_can_be,
     },
     remote::{
         an_engine_behind_tls_is_like_one_here,

@@ -130,7 +130,7 @@ impl Row {
         self
     }
 
-    pub(crate) fn from_file(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn fed_from_file(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Stdin::File(bytes.into());
         self
     }

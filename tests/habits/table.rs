@@ -241,7 +241,7 @@ fn stdin() -> Vec<Row> {
         script("stdin_is_at_its_end", "read line; echo $?"),
         row("a_pipe_with_i", &["cat"]).with(&["-i"]).piped("hello\n"),
         row("a_pipe_with_interactive", &["cat"]).with(&["--interactive"]).piped("no newline"),
-        row("a_file_with_i", &["sort"]).with(&["-i"]).from_file("b\na\n"),
+        row("a_file_with_i", &["sort"]).with(&["-i"]).fed_from_file("b\na\n"),
         row("dev_null_with_i", &["cat"]).with(&["-i"]),
         row("an_empty_pipe_with_i", &["wc", "-c"]).with(&["-i"]).piped(""),
         row("binary_input", &["sha256sum"]).with(&["-i"]).piped(binary),

@@ -166,11 +166,11 @@ pub(crate) async fn ready(ctx: &Ctx, exec: &ContainerExec, container: &Container
         port: wanted.number,
         stable: wanted.stable,
     };
-    let (mut seen, waited) = ctx.ports.ask(ctx, exec, &door, &wanted);
+    let (mut seen, elapsed) = ctx.ports.ask(ctx, exec, &door, &wanted);
     // What comes later calls for another look.
     let _ = timeout(AT_FIRST, seen.wait_for(|seen| !is_untried(seen))).await;
     let seen = seen.borrow().clone()?;
-    port_ready(&container.name, &wanted, &seen, waited)
+    port_ready(&container.name, &wanted, &seen, elapsed)
 }
 
 fn is_untried(seen: &Seen) -> bool {

@@ -33,9 +33,9 @@ pub enum SeenPort {
     Open,
 }
 
-/// Whether a program may start in a container that is known as `container`, and what it waits for where it may not. `waited` is how
+/// Whether a program may start in a container that is known as `container`, and what it waits for where it may not. `elapsed` is how
 /// long it has been waiting for the port.
-pub fn port_ready(container: &str, wanted: &WantedPort, seen: &SeenPort, waited: Duration) -> Result<(), Blocked> {
+pub fn port_ready(container: &str, wanted: &WantedPort, seen: &SeenPort, elapsed: Duration) -> Result<(), Blocked> {
     let port = wanted.number;
     let message = match seen {
         SeenPort::Open => return Ok(()),
@@ -57,7 +57,7 @@ pub fn port_ready(container: &str, wanted: &WantedPort, seen: &SeenPort, waited:
             wanted.stable.as_secs()
         ),
     };
-    Err(match wanted.timeout.filter(|timeout| waited >= *timeout) {
+    Err(match wanted.timeout.filter(|timeout| elapsed >= *timeout) {
         // What is about to end well has not failed.
         Some(timeout) if *seen != SeenPort::Settling => Blocked {
             reason: Reason::PortTimeout,
@@ -81,11 +81,10 @@ mod tests {
 
     #[test]
     fn a_port_is_ready_once_it_is_open_and_else_says_what_it_lacks() {
-        let wanted =
-            WantedPort { number: 5432, stable: Duration::from_secs(2), timeout: Some(Duration::from_secs(60)) };
+        let wanted = WantedPort { number: 5432, stable: Duration::from_secs(2), timeout: Some(Duration::from_mins(1)) };
         let none = WantedPort { timeout: None, ..wanted };
         let refused = closed(&["172.17.0.2", "fd00::2"], false);
-        let cases: &[(&WantedPort, SeenPort, u64, Option<(Reason, &str)>)] = &[
+        let cases = [
             (&wanted, SeenPort::Open, 0, None),
             (&wanted, SeenPort::Open, 61, None),
             (&wanted, SeenPort::Untried, 0, Some((Reason::PortNotReady, "port 5432"))),
@@ -104,14 +103,14 @@ mod tests {
             (&none, closed(&[], true), 0, Some((Reason::PortNotReady, "no network address of its own"))),
             (&wanted, SeenPort::Settling, 61, Some((Reason::PortNotReady, "for 2 s"))),
         ];
-        for (wanted, seen, waited, expected) in cases {
-            let found = port_ready("db", wanted, seen, Duration::from_secs(*waited)).err();
+        for (asked, seen, seconds, expected) in &cases {
+            let found = port_ready("db", asked, seen, Duration::from_secs(*seconds)).err();
             match (&found, expected) {
                 (None, None) => {}
                 (Some(blocked), Some((reason, words))) => {
                     assert!(blocked.reason == *reason && blocked.message.contains(words), "{seen:?}: {blocked:?}");
                 }
-                _ => panic!("{seen:?} after {waited} s: {found:?}"),
+                _ => panic!("{seen:?} after {seconds} s: {found:?}"),
             }
         }
     }

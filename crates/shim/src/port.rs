@@ -19,7 +19,7 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// How long between two tries, at first and after [`AT_FIRST`].
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// How long tries follow each other fast.
-const AT_FIRST: Duration = Duration::from_secs(60);
+const AT_FIRST: Duration = Duration::from_mins(1);
 /// How long between two reports of a port that opens and closes.
 const BETWEEN_REPORTS: Duration = Duration::from_millis(500);
 /// With the host's network the addresses are the host's, which may have a bridge for each project.
@@ -96,7 +96,7 @@ impl Settling {
         self.listeners.iter().any(|listener| !now.contains(listener))
     }
 
-    /// How long until the next connection. Each costs the server something: MySQL blocks an address after a hundred that say
+    /// How long until the next connection. Each costs the server something: `MySQL` blocks an address after a hundred that say
     /// nothing.
     fn pause(&self, stable: Duration) -> Duration {
         (stable / 5).clamp(PAUSES[0], PAUSES[1]).min(stable.saturating_sub(self.since.elapsed()))

@@ -1,5 +1,6 @@
 //! Real databases, seeded once, and ports that are waited for.
 
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
@@ -101,7 +102,8 @@ pub(crate) fn a_seed_that_waits_for_the_port_lands_in_the_real_mariadb(world: &m
         image: MARIADB,
         password: "MARIADB_ROOT_PASSWORD",
         port: 3306,
-        over_the_socket: &["mariadb", "-u", "root", "-ponly-for-me", "-e", "SELECT 1"],
+        // Podman 4.3 joins the words of a health check and splits them again.
+        over_the_socket: &["mariadb", "-u", "root", "-ponly-for-me", "-e", "status"],
         slow: &["mariadb", "-u", "root", "-ponly-for-me", "-e", "CREATE DATABASE cut_off; DO SLEEP(1000)"],
         seed: &["mariadb", "-u", "root", "-ponly-for-me", "-e", "CREATE DATABASE whole"],
     };
@@ -151,17 +153,25 @@ fn seeded_in_the_real_server(world: &mut World, database: &Database) {
 
 const PORT: u16 = 7000;
 
-/// A program that waits for the port of [`listen`] and leaves a file.
-fn waits_for_port(container: &Container, name: &str, wanted: &Value) -> String {
+/// A program that waits for a port and leaves a file.
+fn waits_for(port: u16, container: &Container, name: &str, wanted: &Value) -> String {
     let mut spec = sh(&format!("touch /tmp/{name}"));
     spec["waitForPort"] = wanted.clone();
-    spec["waitForPort"]["port"] = PORT.into();
+    spec["waitForPort"]["port"] = port.into();
     exec_manifest(name, container, &spec)
 }
 
+fn waits_for_port(container: &Container, name: &str, wanted: &Value) -> String {
+    waits_for(PORT, container, name, wanted)
+}
+
 /// Starts a server in the container that accepts whatever comes, until the container stops.
+fn listen_on(port: u16, container: &Container) {
+    docker(&["exec", "--detach", &container.name, "nc", "-ll", "-p", &port.to_string(), "-e", "true"]).unwrap();
+}
+
 fn listen(container: &Container) {
-    docker(&["exec", "--detach", &container.name, "nc", "-ll", "-p", &PORT.to_string(), "-e", "true"]).unwrap();
+    listen_on(PORT, container);
 }
 
 /// How many supervisors there are in the container.
@@ -282,4 +292,32 @@ pub(crate) fn many_execs_that_wait_for_a_port_share_one_probe(world: &mut World)
     for name in &names {
         world.completed(name);
     }
+}
+
+pub(crate) fn a_port_is_waited_for_wherever_a_supervisor_can_be(world: &mut World) {
+    world.start();
+    let run = |name: &str, options: &[&str]| {
+        let container = Container::named(&world.container_name(name));
+        let name = ["run", "--detach", "--name", &container.name];
+        docker(&[&name, options, &[IMAGE, "sleep", "1000000"]].concat()).unwrap();
+        container
+    };
+    let free = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let poor = run("poor", &["--user", "app", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
+    let of_poor = format!("container:{}", poor.name);
+    for (name, port, container) in [
+        ("poor", PORT, &poor),
+        ("beside", PORT + 1, &run("beside", &["--network", &of_poor])),
+        ("host", free, &run("host", &["--network", "host"])),
+    ] {
+        world.apply(&waits_for(port, container, name, &json!({}))).unwrap();
+        world.condition("cexec", name, "ContainerReady", "False", "PortNotReady");
+        listen_on(port, container);
+        world.completed(name);
+    }
+
+    let read_only = run("read-only", &["--read-only"]);
+    world.apply(&waits_for_port(&read_only, "read-only", &json!({}))).unwrap();
+    let message = world.condition("cexec", "read-only", "ContainerReady", "False", "NotSupervisable");
+    assert!(message.contains("waitForPort is set"), "{message}");
 }
