@@ -1,8 +1,10 @@
 //! One request: admitted, routed, answered.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::body::Body;
+use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -98,9 +100,19 @@ impl App {
 
     pub(crate) async fn handle(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let mut response = match self.answer(request).await {
-            Ok(response) => response,
-            Err(error) => error_reply(&error),
+        // A defect of the server costs the request that met it, and neither the connection nor the others on it.
+        let answered = AssertUnwindSafe(self.answer(request)).catch_unwind().await;
+        let mut response = match answered {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => error_reply(&error),
+            Err(_) => {
+                tracing::error!(%method, path, "the request met a defect of the server: please report it");
+                error_reply(&ApiError::new(
+                    500,
+                    "InternalError",
+                    "the server has a defect, which its log shows".to_owned(),
+                ))
+            }
         };
         tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
         response.headers_mut().insert("cache-control", HeaderValue::from_static("no-cache, private"));

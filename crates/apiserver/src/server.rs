@@ -24,7 +24,7 @@ use crate::auth::{Certified, Token};
 use crate::files::{private_dir, write_private};
 use crate::part::Part;
 use crate::storage::{ObjectFile, Store};
-use crate::{Error, handlers, kubeconfig, tls};
+use crate::{Error, handlers, kubeconfig, meta, tls};
 
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -206,8 +206,8 @@ fn seed(app: &App, crds: &[CustomResourceDefinition]) -> Result<(), Error> {
     for crd in crds {
         let name = crd.metadata.name.clone().unwrap_or_default();
         let mut object = serde_json::to_value(crd).map_err(|error| refused(&name, error.to_string()))?;
-        object["apiVersion"] = json!("apiextensions.k8s.io/v1");
-        object["kind"] = json!("CustomResourceDefinition");
+        meta::put(&mut object, "apiVersion", json!("apiextensions.k8s.io/v1"));
+        meta::put(&mut object, "kind", json!("CustomResourceDefinition"));
         app.seed("apiextensions.k8s.io", "v1", "customresourcedefinitions", object)
             .map_err(|error| refused(&name, error.message))?;
     }

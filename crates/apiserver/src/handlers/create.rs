@@ -71,13 +71,14 @@ pub(super) fn store_new(call: &Call, object: Value, book: impl FnOnce(&mut Value
 
 /// The holder of the token is one user, and may do everything that is served.
 fn answered(call: &Call, question: Builtin, mut object: Value) -> Value {
-    object["kind"] = json!(call.resource.kind);
-    object["apiVersion"] = json!(call.resource.api_version());
-    object["status"] = match question {
+    meta::put(&mut object, "kind", json!(call.resource.kind));
+    meta::put(&mut object, "apiVersion", json!(call.resource.api_version()));
+    let status = match question {
         Builtin::SelfSubjectReview => {
             json!({"userInfo": {"username": crate::auth::USER, "groups": ["system:masters", "system:authenticated"]}})
         }
         _ => json!({"allowed": true}),
     };
+    meta::put(&mut object, "status", status);
     meta::in_reading_order(object)
 }
