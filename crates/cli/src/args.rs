@@ -30,7 +30,10 @@ pub(crate) enum Command {
         oncelet controller --kubeconfig ~/.kube/config")]
     Controller(Controller),
     /// Print the custom resource definitions as YAML
-    Crds,
+    #[command(after_help = "Examples:\n  \
+        oncelet crds | kubectl apply -f -\n  \
+        oncelet crds --warnings | kubectl apply -f -")]
+    Crds(Crds),
     /// Look at recorded runs, and decide about them
     #[command(subcommand)]
     Runs(Runs),
@@ -93,6 +96,14 @@ pub(crate) struct Cluster {
     pub(crate) namespace: Option<String>,
     #[command(flatten)]
     pub(crate) data: DataDir,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Crds {
+    /// Print a ValidatingAdmissionPolicy and its binding instead, by which a cluster warns of what is hardly meant in a spec, as
+    /// oncelet up does by itself. It refuses nothing
+    #[arg(long)]
+    pub(crate) warnings: bool,
 }
 
 #[derive(ClapArgs)]
