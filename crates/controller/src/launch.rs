@@ -173,6 +173,7 @@ async fn create_exec(
                 nonce: lease.nonce(),
                 timeout: convert::timeout(exec),
                 grace: convert::grace(exec),
+                stdin: None,
                 // A value of plain structs always has a form in JSON.
                 description: serde_json::to_value(description).unwrap_or_default(),
             };

@@ -126,7 +126,7 @@ impl Watch {
     async fn run(mut self, mut step: Step) {
         loop {
             let came = match step {
-                Step::Start(exec_id) => match self.ctx.engine.start_supervised(&self.container, &exec_id).await {
+                Step::Start(exec_id) => match self.ctx.engine.start_supervised(&self.container, &exec_id, None).await {
                     Ok(_) if gives_up("start-asked") => return,
                     Ok(stream) => self.listen(stream, true).await,
                     Err(error) => self.look_after(&error).await,
@@ -225,6 +225,12 @@ impl Watch {
             SupervisedEnd::FailedToStart { reason, message } if starts => {
                 let outcome = Outcome::FailedToStart { reason: format!("{reason:?}"), message };
                 Came::Unseen { started_at: None, finished_at: None, outcome }
+            }
+            // Nothing was started, and the gate is open: the look finds that, and the input is sent again.
+            SupervisedEnd::StdinIncomplete { message } => {
+                tracing::warn!(run = %self.record.id, "the program's stdin is sent again: {message}");
+                self.pause = LOOK;
+                self.look_again().await
             }
             SupervisedEnd::Unusable { message } if starts => {
                 let outcome = Outcome::FailedToStart { reason: "NotSupervisable".to_owned(), message };
@@ -332,13 +338,11 @@ impl Watch {
         if gives_up("finished") || !(stored && complete) {
             return;
         }
-        let told = if let Some(stream) = stream {
-            stream.stored().await
-        } else {
-            let user = self.record.program.user.as_deref();
-            self.ctx.engine.clean_logs(&self.container, &[self.digest], user).await
-        };
-        if let Err(error) = told {
+        if let Some(stream) = stream {
+            return stream.stored();
+        }
+        let user = self.record.program.user.as_deref();
+        if let Err(error) = self.ctx.engine.clean_logs(&self.container, &[self.digest], user).await {
             tracing::debug!(run = %self.record.id, "the logs stay in the container: {}", one_line(&error));
         }
     }
