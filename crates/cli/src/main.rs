@@ -2,10 +2,13 @@
 
 mod advice;
 mod args;
+mod ask;
 mod clock;
+mod commands;
 mod daemon;
 mod doctor;
 mod explain;
+mod follow;
 mod log_part;
 mod logging;
 mod logs;
@@ -20,7 +23,6 @@ mod stamps;
 mod table;
 mod telemetry;
 mod traces;
-mod wait;
 
 use std::process::ExitCode;
 
@@ -57,9 +59,9 @@ async fn run(args: Args) -> Result<ExitCode> {
         }
         Command::Runs(command) => runs::run(command).await,
         Command::Logs(logs) => logs::run(logs).await,
-        Command::Wait(args) => return wait::wait(args).await,
-        Command::Exec(args) => return wait::exec(args).await,
-        Command::Rerun(args) => return wait::rerun(args).await,
+        Command::Wait(args) => return commands::wait::wait(args).await,
+        Command::Exec(args) => return commands::exec::exec(args).await,
+        Command::Rerun(args) => return commands::wait::rerun(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "oncelet", &mut std::io::stdout());
