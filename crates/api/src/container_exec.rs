@@ -5,8 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{EnvVar, Stdin};
 use crate::rules::immutable;
+use crate::{EnvVar, Stdin};
 
 /// One program to run inside one container, at most once for each container identity. The outcome is remembered:
 /// an object created again gets it back in status instead of running the program again.

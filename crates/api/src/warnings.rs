@@ -150,10 +150,7 @@ pub fn admission_warnings() -> (ValidatingAdmissionPolicy, ValidatingAdmissionPo
         spec: Some(ValidatingAdmissionPolicySpec {
             // What is too large to be looked at is no reason to refuse it.
             failure_policy: Some("Ignore".to_owned()),
-            match_constraints: Some(MatchResources {
-                resource_rules: Some(vec![rule]),
-                ..MatchResources::default()
-            }),
+            match_constraints: Some(MatchResources { resource_rules: Some(vec![rule]), ..MatchResources::default() }),
             validations: Some(KINDS.iter().flat_map(validations).collect()),
             ..ValidatingAdmissionPolicySpec::default()
         }),
@@ -206,7 +203,9 @@ mod tests {
         for text in ["pa$$word", "DO $$ BEGIN END $$;", "$$", "echo $$", "$$$x", "$$)(", "x$$$$$y", "$(A) $$ $$(B)"] {
             assert_eq!(reasons(text), ["SuspiciousDollar"], "{text}");
         }
-        for text in ["", "$", "$HOME $1", "$(A)", "$$(A)", "$$$(A)", "$$$$(A)", "pa$$$$word", "$a$b", "a$", "DO $$$$ x $$$$"] {
+        for text in
+            ["", "$", "$HOME $1", "$(A)", "$$(A)", "$$$(A)", "$$$$(A)", "pa$$$$word", "$a$b", "a$", "DO $$$$ x $$$$"]
+        {
             assert_eq!(reasons(text), [""; 0], "{text}");
         }
     }
@@ -229,11 +228,8 @@ mod tests {
 
     #[test]
     fn a_warning_names_the_variables() {
-        let var = |name: &str, value: &str| EnvVar {
-            name: name.into(),
-            value: Some(value.into()),
-            ..EnvVar::default()
-        };
+        let var =
+            |name: &str, value: &str| EnvVar { name: name.into(), value: Some(value.into()), ..EnvVar::default() };
         let env = vec![var("A", "a$$b"), var("B", "fine"), var("C", "$$ {{ portFor \"x\" }}")];
         let spec = ContainerSpec { env, ..ContainerSpec::default() };
         let fields: Vec<_> = spec.warnings().into_iter().map(|warning| warning.field).collect();

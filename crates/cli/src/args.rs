@@ -137,6 +137,13 @@ pub(crate) struct Explain {
 pub(crate) struct Exec {
     /// A Container object, or a container of the engine: its name or ID
     pub(crate) container: String,
+    /// Send stdin to the program: all of it is read first, and another input is another run. Without this, data on stdin is
+    /// refused, never dropped: redirect it from /dev/null in a loop or a script that is itself read from stdin
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Refused: a terminal cannot be recorded
+    #[arg(short, long, hide = true)]
+    pub(crate) tty: bool,
     /// The program and its arguments; no shell is involved
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,

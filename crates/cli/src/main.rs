@@ -20,6 +20,7 @@ mod progress;
 mod runs;
 mod session;
 mod stamps;
+mod stdin;
 mod table;
 mod telemetry;
 mod traces;

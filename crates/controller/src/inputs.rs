@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
-use oncelet_core::{Program, Sources, ValueSource};
+use oncelet_core::{Program, Sources, Stdin, ValueSource};
 use oncelet_engine::{Container, Protocol};
 
 use crate::exec::Error;
@@ -33,7 +33,9 @@ pub(crate) async fn gather(
             .await
             .map_err(|source| Error::Inputs { what: format!("ConfigMap {namespace}/{name}"), source })?;
         if let Some(found) = found {
-            sources.config_maps.insert(name.to_owned(), found.data.unwrap_or_default());
+            let text = found.data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes()));
+            let binary = found.binary_data.into_iter().flatten().map(|(key, value)| (key, value.0));
+            sources.config_maps.insert(name.to_owned(), text.chain(binary).collect());
         }
     }
     for name in secrets {
@@ -62,6 +64,11 @@ fn references(program: &Program) -> (BTreeSet<&str>, BTreeSet<&str>) {
             ValueSource::SecretKeyRef { name, .. } => drop(secrets.insert(name.as_str())),
             ValueSource::Value(_) | ValueSource::FieldRef(_) | ValueSource::ContainerFieldRef(_) => {}
         }
+    }
+    match &program.stdin {
+        Some(Stdin::ConfigMapKeyRef { name, .. }) => drop(config_maps.insert(name.as_str())),
+        Some(Stdin::SecretKeyRef { name, .. }) => drop(secrets.insert(name.as_str())),
+        Some(Stdin::Value(_) | Stdin::Upload(_)) | None => {}
     }
     (config_maps, secrets)
 }
