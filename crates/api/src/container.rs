@@ -113,7 +113,8 @@ pub struct ContainerSpec {
     #[schemars(length(min = 1, max = 4096))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// Its arguments, instead of the image's. $(NAME) refers to a variable of env.
+    /// Its arguments, instead of the image's. $(NAME) refers to a variable of env; $$(NAME) is the text $(NAME). As in Kubernetes,
+    /// $$ is a single $ everywhere: write $$$$ where the program is to get $$. A single $ stays as it is.
     #[schemars(length(max = 1000), inner(length(max = 131_072)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::advice::Advice;
 use crate::auth::{Certified, Token};
 use crate::builtin::DEFINITIONS;
 use crate::handlers::{self, Call, Subresource};
@@ -31,6 +32,8 @@ pub(crate) struct App {
     pub(crate) token: Token,
     /// What somebody else answers for.
     parts: Vec<Part>,
+    /// What somebody else says of objects.
+    pub(crate) advice: Vec<Advice>,
     clock: fn() -> Timestamp,
     /// A place for each request that is being answered; streams that last give theirs back.
     in_flight: Semaphore,
@@ -46,6 +49,7 @@ impl App {
         store: Store,
         token: Token,
         parts: Vec<Part>,
+        advice: Vec<Advice>,
         clock: fn() -> Timestamp,
         shutdown: CancellationToken,
     ) -> Self {
@@ -55,6 +59,7 @@ impl App {
             rebuilding: Mutex::new(()),
             token,
             parts,
+            advice,
             clock,
             in_flight: Semaphore::new(IN_FLIGHT),
             shutdown,
@@ -214,7 +219,7 @@ mod tests {
     async fn more_requests_than_there_are_places_for_are_put_off() {
         let token = Token::new("secret".to_owned());
         let clock = || Timestamp::UNIX_EPOCH;
-        let app = Arc::new(App::new(Store::new(1), token, Vec::new(), clock, CancellationToken::new()));
+        let app = Arc::new(App::new(Store::new(1), token, Vec::new(), Vec::new(), clock, CancellationToken::new()));
         let ask = |path: &'static str| {
             let request = Request::get(path).header(header::AUTHORIZATION, "Bearer secret").body(Body::empty());
             Arc::clone(&app).handle(request.unwrap())

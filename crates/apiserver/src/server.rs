@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::advice::Advice;
 use crate::app::{App, default_namespace};
 use crate::auth::{Certified, Token};
 use crate::files::{private_dir, write_private};
@@ -51,6 +52,8 @@ pub struct Config {
     pub crds: Vec<CustomResourceDefinition>,
     /// Parts of objects that somebody else answers for.
     pub parts: Vec<Part>,
+    /// What is hardly meant in objects.
+    pub advice: Vec<Advice>,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
@@ -85,7 +88,7 @@ impl Server {
         };
         let closing = CancellationToken::new();
         kubeconfig::write(&config.kubeconfig, &url(address), &identity, token.expose())?;
-        let app = App::new(store, token, config.parts, config.now, closing.clone());
+        let app = App::new(store, token, config.parts, config.advice, config.now, closing.clone());
         seed(&app, &config.crds)?;
         handlers::resume(&app);
         Ok(Self { listener, tls: identity.config, app: Arc::new(app), address, closing })

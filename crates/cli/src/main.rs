@@ -1,10 +1,14 @@
 //! `oncelet`: runs programs inside containers at most once, and remembers what came of it.
 
+mod advice;
 mod args;
+mod ask;
 mod clock;
+mod commands;
 mod daemon;
 mod doctor;
 mod explain;
+mod follow;
 mod log_part;
 mod logging;
 mod logs;
@@ -16,15 +20,15 @@ mod progress;
 mod runs;
 mod session;
 mod stamps;
+mod stdin;
 mod table;
 mod telemetry;
 mod traces;
-mod wait;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use args::{Args, Command};
+use args::{Args, Command, Crds};
 use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
@@ -49,12 +53,16 @@ async fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Up(up) => daemon::up(up).await,
         Command::Controller(controller) => daemon::controller(controller).await,
-        Command::Crds => output::yaml_documents(&oncelet_api::crds()),
+        Command::Crds(Crds { warnings: false }) => output::yaml_documents(&oncelet_api::crds()),
+        Command::Crds(Crds { warnings: true }) => {
+            let (policy, binding) = oncelet_api::admission_warnings();
+            output::yaml_documents(&[policy]).and_then(|()| output::yaml_documents(&[binding]))
+        }
         Command::Runs(command) => runs::run(command).await,
         Command::Logs(logs) => logs::run(logs).await,
-        Command::Wait(args) => return wait::wait(args).await,
-        Command::Exec(args) => return wait::exec(args).await,
-        Command::Rerun(args) => return wait::rerun(args).await,
+        Command::Wait(args) => return commands::wait::wait(args).await,
+        Command::Exec(args) => return commands::exec::exec(args).await,
+        Command::Rerun(args) => return commands::wait::rerun(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "oncelet", &mut std::io::stdout());

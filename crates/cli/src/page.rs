@@ -43,9 +43,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::args;
+use crate::ask;
 use crate::paths::Paths;
 use crate::runs::decide;
-use crate::wait::ask_again;
 
 /// Where the page is served, if it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,7 +253,7 @@ impl Page {
 }
 
 async fn rerun(State(page): Shared, extract::Path((namespace, name)): Named) -> Answer<StatusCode> {
-    ask_again(&page.execs(&namespace), &name).await?;
+    ask::rerun(&page.execs(&namespace), &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
-use oncelet_core::{Program, Sources, ValueSource};
+use oncelet_core::{Program, Sources, Stdin, ValueSource};
 use oncelet_engine::{Container, Protocol};
 use rustix::fs::OFlags;
 
@@ -37,7 +37,9 @@ pub(crate) async fn gather(
             .await
             .map_err(|source| Error::Inputs { what: format!("ConfigMap {namespace}/{name}"), source })?;
         if let Some(found) = found {
-            sources.config_maps.insert(name.to_owned(), found.data.unwrap_or_default());
+            let text = found.data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes()));
+            let binary = found.binary_data.into_iter().flatten().map(|(key, value)| (key, value.0));
+            sources.config_maps.insert(name.to_owned(), text.chain(binary).collect());
         }
     }
     for name in secrets {
@@ -66,6 +68,11 @@ fn references(program: &Program) -> (BTreeSet<&str>, BTreeSet<&str>) {
             ValueSource::SecretKeyRef { name, .. } => drop(secrets.insert(name.as_str())),
             ValueSource::Value(_) | ValueSource::FieldRef(_) | ValueSource::ContainerFieldRef(_) => {}
         }
+    }
+    match &program.stdin {
+        Some(Stdin::ConfigMapKeyRef { name, .. }) => drop(config_maps.insert(name.as_str())),
+        Some(Stdin::SecretKeyRef { name, .. }) => drop(secrets.insert(name.as_str())),
+        Some(Stdin::Value(_) | Stdin::Upload(_)) | None => {}
     }
     (config_maps, secrets)
 }

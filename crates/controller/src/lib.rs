@@ -29,6 +29,7 @@ mod runs;
 mod status;
 mod steps;
 mod story;
+mod uploads;
 mod watch;
 mod work;
 

@@ -24,9 +24,9 @@ mod supervised;
 
 pub use decide::{Blocked, Decision, Inputs, Memory, Observed, Ownership, Reason, decide};
 pub use key::{InvalidName, RunKey, RunName};
-pub use program::{EnvVar, Fingerprint, Program, ValueSource};
+pub use program::{EnvVar, Fingerprint, Program, Stdin, StdinDigest, ValueSource};
 pub use recovery::{ExecHint, Verdict, judge};
-pub use resolve::{Effective, MissingInput, Resolved, Shown, Sources, resolve};
+pub use resolve::{Effective, Input, MissingInput, Resolved, Shown, ShownStdin, Sources, resolve};
 pub use run::{Capture, EndedBy, IllegalEvent, Outcome, RunEvent, RunId, RunRecord, RunState};
 pub use spec::{ExecSpec, OnChange, RunPolicy, Scope};
 pub use supervised::{Description, Finding, Gate, Life, Witnessed, abandoned, examine};

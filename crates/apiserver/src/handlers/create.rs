@@ -35,6 +35,7 @@ pub(super) fn store_new(call: &Call, object: Value, book: impl FnOnce(&mut Value
     let namespace = call.namespace.as_deref().unwrap_or_default();
     let mut admitted =
         lifecycle::create(&call.resource, object, namespace, call.name.as_deref(), call.strictness(), call.now())?;
+    admitted.warnings.extend(call.advice(&admitted.object));
     book(&mut admitted.object);
     call.resource.make_storable(&mut admitted.object);
     let subject = call.resource.subject();
