@@ -89,3 +89,25 @@ import_image() {
 		die "the engine at $url took the image but does not know $image: $(cat "$work/answer")"
 	say "image: made $image in the engine at $url"
 }
+
+# libraries_into ROOT FILE...: copies what the files are linked with, the loader included.
+libraries_into() {
+	local root=$1 library
+	shift
+	while read -r library; do
+		mkdir -p "$root${library%/*}"
+		cp -L "$library" "$root$library"
+	done < <(ldd "$@" 2>/dev/null | sed -n 's/.*=> \(\/[^ ]*\) (.*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) (.*/\1/p' | sort -u)
+}
+
+# applets_into ROOT APPLET...: busybox, and links to it.
+applets_into() {
+	local root=$1 busybox applet
+	shift
+	busybox=$(find_busybox) || die 'no static busybox can be had: install the package busybox-static'
+	mkdir -p "$root/bin"
+	install -m 755 "$busybox" "$root/bin/busybox"
+	for applet; do
+		ln -s busybox "$root/bin/$applet"
+	done
+}

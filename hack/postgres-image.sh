@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes an image with PostgreSQL, oncelet-demo/postgres:1, in the engine, from what Debian's package put on this machine: nothing
-# is pulled. Its database is in /data, and takes connections on its socket without a password.
+# Makes an image with PostgreSQL, oncelet-demo/postgres:2, in the engine, from what Debian's package put on this machine: nothing
+# is pulled. It starts in the phases of the official image, with POSTGRES_PASSWORD, POSTGRES_USER, POSTGRES_DB and the scripts in
+# /docker-entrypoint-initdb.d. Its database is in /data, and takes connections on its socket without a password.
 #
 #   hack/postgres-image.sh [ENGINE-URL] [--install]     default: the first engine that answers
 #
@@ -11,8 +12,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=hack/images.sh
 source "$(dirname "${BASH_SOURCE[0]}")/images.sh"
 
-IMAGE=oncelet-demo/postgres:1
-PROGRAMS=(initdb postgres psql pg_isready)
+IMAGE=oncelet-demo/postgres:2
+PROGRAMS=(initdb pg_ctl postgres psql pg_isready)
 
 url='' install=${CI:-}
 for argument; do
@@ -53,8 +54,7 @@ trap 'rm -rf "$work"' EXIT
 root=$work/root
 mkdir -p "$root"/{bin,data,etc,tmp,run,usr/bin,"usr/lib/postgresql/$version","usr/share/postgresql"}
 
-# libraries_of FILE...: what they are linked with, the loader included, as paths.
-libraries_of() { ldd "$@" 2>/dev/null | sed -n 's/.*=> \(\/[^ ]*\) (.*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) (.*/\1/p' | sort -u; }
+mkdir -p "$root"/{bin,data,etc,tmp,run,usr/bin,"usr/lib/postgresql/$version","usr/share/postgresql"}
 
 mkdir "$root/usr/lib/postgresql/$version/bin"
 for program in "${PROGRAMS[@]}"; do
@@ -67,27 +67,43 @@ cp -R "/usr/share/postgresql/$version" "$root/usr/share/postgresql/$version"
 for program in "${PROGRAMS[@]}"; do
 	ln -s "../lib/postgresql/$version/bin/$program" "$root/usr/bin/$program"
 done
-mapfile -t libraries < <(libraries_of "${PROGRAMS[@]/#/$bin/}" "${bin%/bin}"/lib/{plpgsql,dict_snowball}.so)
-for library in "${libraries[@]}"; do
-	mkdir -p "$root${library%/*}"
-	cp -L "$library" "$root$library"
-done
+libraries_into "$root" "${PROGRAMS[@]/#/$bin/}" "${bin%/bin}"/lib/{plpgsql,dict_snowball}.so
 mkdir -p "$root/usr/share/zoneinfo/Etc"
 for zone in UTC GMT Etc/UTC; do
 	cp -L "/usr/share/zoneinfo/$zone" "$root/usr/share/zoneinfo/$zone"
 done
 
-busybox=$(find_busybox) || die 'no static busybox can be had: install the package busybox-static'
-cp -L "$busybox" "$root/bin/busybox"
-for applet in sh cat ls mkdir rm sleep test touch true; do
-	ln -s busybox "$root/bin/$applet"
-done
+applets_into "$root" sh cat ls mkdir rm sleep test touch true
 printf '%s\n' 'root:x:0:0:root:/:/bin/sh' 'postgres:x:70:70:postgres:/data:/bin/sh' >"$root/etc/passwd"
 printf '%s\n' 'root:x:0:' 'postgres:x:70:' >"$root/etc/group"
 cat >"$root/bin/run-postgres" <<-'SCRIPT'
 	#!/bin/sh
+	# What the entrypoint of the official image does, in short: at the first start a temporary server, which takes connections on its
+	# socket alone, for the database and the scripts; it is shut down, and the real server takes its place.
 	set -e
-	test -e /data/pg/PG_VERSION || initdb --pgdata /data/pg --auth trust --locale C --encoding UTF8
+	: "${POSTGRES_USER:=postgres}"
+	: "${POSTGRES_DB:=$POSTGRES_USER}"
+	if ! test -s /data/pg/PG_VERSION; then
+		if test -z "$POSTGRES_PASSWORD"; then
+			echo 'Error: POSTGRES_PASSWORD is not set' >&2
+			exit 1
+		fi
+		echo "$POSTGRES_PASSWORD" >/tmp/password
+		initdb --pgdata /data/pg --username "$POSTGRES_USER" --pwfile /tmp/password --locale C --encoding UTF8
+		rm /tmp/password
+		echo 'host all all all scram-sha-256' >>/data/pg/pg_hba.conf
+		pg_ctl -D /data/pg -o "-k /tmp -c listen_addresses=''" -w start
+		query() { psql -v ON_ERROR_STOP=1 --no-psqlrc --username "$POSTGRES_USER" --dbname "$@"; }
+		test "$POSTGRES_DB" = postgres || query postgres -c "CREATE DATABASE \"$POSTGRES_DB\""
+		for file in /docker-entrypoint-initdb.d/*; do
+			case $file in
+			*.sh) . "$file" ;;
+			*.sql) query "$POSTGRES_DB" -f "$file" ;;
+			esac
+		done
+		pg_ctl -D /data/pg -m fast -w stop
+		echo 'PostgreSQL init process complete; ready for start up.'
+	fi
 	exec postgres -D /data/pg -k /tmp -c listen_addresses='*'
 SCRIPT
 chmod 755 "$root" "$root"/{bin,etc,run,usr} "$root/bin/run-postgres"

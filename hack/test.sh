@@ -36,8 +36,11 @@ export PATH=${tools:+$tools:}$PATH
 DOCKER_HOST=$(hack/ensure-engine.sh)
 export DOCKER_HOST
 hack/test-image.sh "$DOCKER_HOST"
-postgres() { or_skip POSTGRES "the story of a real database, on $1" hack/postgres-image.sh "$1"; }
-postgres "$DOCKER_HOST"
+databases() {
+	or_skip POSTGRES "the stories of a real database, on $1" hack/postgres-image.sh "$1"
+	or_skip MARIADB "the stories of MariaDB, on $1" hack/mariadb-image.sh "$1"
+}
+databases "$DOCKER_HOST"
 have docker || skipped+=('the end-to-end suite: it looks into containers with the docker command, which is not on PATH')
 
 or_skip KUBEBUILDER_ASSETS 'the end-to-end suite against a real kube-apiserver' hack/kube-apiserver.sh
@@ -47,7 +50,7 @@ podman_dir=$(mktemp -d "${TMPDIR:-/tmp}/oncelet-podman.XXXXXX")
 or_skip ONCELET_TEST_PODMAN 'the engine tests against Podman' hack/podman.sh start "$podman_dir"
 if [[ -n ${ONCELET_TEST_PODMAN:-} ]]; then
 	hack/test-image.sh "$ONCELET_TEST_PODMAN"
-	postgres "$ONCELET_TEST_PODMAN"
+	databases "$ONCELET_TEST_PODMAN"
 fi
 
 if (($# == 0)); then

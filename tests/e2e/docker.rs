@@ -13,7 +13,11 @@ pub(crate) const IMAGE: &str = "oncelet-demo/busybox:1";
 
 /// The image that `hack/postgres-image.sh` makes, where it can.
 #[allow(dead_code, reason = "one suite needs it")]
-pub(crate) const POSTGRES: &str = "oncelet-demo/postgres:1";
+pub(crate) const POSTGRES: &str = "oncelet-demo/postgres:2";
+
+/// The image that `hack/mariadb-image.sh` makes, where it can.
+#[allow(dead_code, reason = "one suite needs it")]
+pub(crate) const MARIADB: &str = "oncelet-demo/mariadb:1";
 
 /// Whether the engine at `host`, or the usual one, has an image.
 #[allow(dead_code, reason = "one suite asks for it")]

@@ -69,7 +69,12 @@ fn trials_of(scenario: &Scenario, real: Option<&Arc<KubeApiserver>>, has_engine:
     let has_image = |host: Option<&str>| {
         let missing = scenario.image().filter(|image| has_engine && !docker::has_image(host, image));
         if let Some(image) = missing {
-            skipped(name, &format!("there is no image {image} in the engine (hack/postgres-image.sh makes it)"));
+            skipped(
+                name,
+                &format!(
+                    "there is no image {image} in the engine (hack/postgres-image.sh and hack/mariadb-image.sh make them)"
+                ),
+            );
         }
         missing.is_none()
     };

@@ -16,7 +16,7 @@ mod supervised;
 mod telemetry;
 mod trouble;
 
-use crate::docker::POSTGRES;
+use crate::docker::{MARIADB, POSTGRES};
 use crate::world::World;
 
 /// One scenario.
@@ -54,7 +54,12 @@ impl Scenario {
 
     /// The image that it needs beside the usual one.
     pub(crate) fn image(&self) -> Option<&'static str> {
-        (self.name == "a_database_is_seeded_once_across_restarts_of_everything").then_some(POSTGRES)
+        match self.name {
+            "a_database_is_seeded_once_across_restarts_of_everything"
+            | "a_seed_that_waits_for_the_port_lands_in_the_real_postgres" => Some(POSTGRES),
+            "a_seed_that_waits_for_the_port_lands_in_the_real_mariadb" => Some(MARIADB),
+            _ => None,
+        }
     }
 
     /// Whether it needs of the engine what the Podman of the tests does not have.
@@ -174,6 +179,12 @@ scenarios! {
     },
     database::{
         a_database_is_seeded_once_across_restarts_of_everything,
+        a_seed_that_waits_for_the_port_lands_in_the_real_postgres,
+        a_seed_that_waits_for_the_port_lands_in_the_real_mariadb,
+        a_port_that_opens_and_closes_again_is_not_ready,
+        a_port_that_does_not_open_is_told_and_waited_for,
+        what_is_known_of_a_port_ends_with_the_life_of_the_container,
+        many_execs_that_wait_for_a_port_share_one_probe,
     },
     remote::{
         an_engine_behind_tls_is_like_one_here,

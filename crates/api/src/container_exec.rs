@@ -99,6 +99,10 @@ use crate::{EnvVar, Stdin};
     validation = immutable("onDelete"),
     validation = immutable("dependsOn"),
     validation = immutable("waitFor"),
+    validation = Rule::new("!has(self.capture) || self.capture != 'Attached' || !has(self.waitForPort)")
+        .message("waitForPort needs a supervisor in the container, which makes the connections: leave capture out, or set Supervised")
+        .field_path(".capture"),
+    validation = immutable("waitForPort"),
 )]
 pub struct ContainerExecSpec {
     /// The name of a Container object in this namespace. Exactly one of containerName and engineContainer is set.
@@ -184,6 +188,9 @@ pub struct ContainerExecSpec {
     /// What the container must be before the program is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_for: Option<WaitFor>,
+    /// A port that must accept connections before the program is started, beside what waitFor says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_for_port: Option<WaitForPort>,
 }
 
 // The doc of an enum stands in the schema for that of the field that has it.
@@ -246,6 +253,26 @@ pub enum WaitFor {
     Running,
     /// Its health check succeeds.
     Healthy,
+}
+
+/// A port that must accept connections before the program is started. They are made inside the container, by the supervisor, to
+/// the container's own addresses and never to 127.0.0.1, where the temporary servers of database images listen. What was run
+/// before is restored without them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitForPort {
+    /// The TCP port, as the server in the container has it; it need not be published.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: i32,
+    /// For how many seconds connections must succeed without a failure in between; 1 by default.
+    #[schemars(range(min = 0, max = 60))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable_seconds: Option<i32>,
+    /// After how many seconds the condition says PortTimeout instead of PortNotReady; by default never. The program has not run
+    /// then, and is still started when the port opens.
+    #[schemars(range(min = 1, max = 86_400))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<i32>,
 }
 
 /// What becomes of the program when the object is deleted while it runs. Detach (the default): it goes on, and its outcome

@@ -31,7 +31,7 @@ pub use container::{
 };
 pub use container_exec::{
     Capture, CapturedBy, ContainerExec, ContainerExecSpec, ContainerExecStatus, EffectiveVar, ExecState, OnChange,
-    OnDelete, Output, RunPolicy, Scope, WaitFor,
+    OnDelete, Output, RunPolicy, Scope, WaitFor, WaitForPort,
 };
 pub use env::{ContainerFieldRef, EnvVar, EnvVarSource, FieldRef, KeyRef};
 pub use stdin::{

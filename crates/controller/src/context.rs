@@ -16,6 +16,7 @@ use crate::echo::Echoes;
 use crate::engines::Engines;
 use crate::events::Events;
 use crate::gate::StoreGate;
+use crate::ports::Ports;
 use crate::runs::Runs;
 use crate::steps::Steps;
 
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) tasks: TaskTracker,
     /// The programs that this process is ending.
     pub(crate) endings: Runs,
+    /// The ports that execs wait for.
+    pub(crate) ports: Ports,
     /// The statuses that this process wrote.
     pub(crate) echoes: Echoes,
     /// Ends everything that goes on without harm in another process.

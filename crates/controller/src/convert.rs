@@ -8,7 +8,9 @@ use oncelet_api::{
     ContainerExec, ContainerPort, ContainerSpec, EnvVar, EnvVarSource, OnDelete, PortProtocol, RERUN_ANNOTATION,
     VolumeKind, VolumeMount,
 };
-use oncelet_core::{EndedBy, ExecSpec, OnChange, Program, RunName, RunPolicy, Scope, Stdin, StdinDigest, ValueSource};
+use oncelet_core::{
+    EndedBy, ExecSpec, OnChange, Program, RunName, RunPolicy, Scope, Stdin, StdinDigest, ValueSource, WantedPort,
+};
 use oncelet_engine::{
     Healthcheck, Mount, MountKind, NetworkRequest, NewContainer, PortRequest, Protocol, RestartPolicy,
 };
@@ -81,6 +83,22 @@ fn end(exec: &ContainerExec) -> Option<EndedBy> {
         return Some(EndedBy::Delete);
     }
     exec.spec.stop.unwrap_or_default().then_some(EndedBy::Stop)
+}
+
+/// Whether the end of the program is asked for, so that it is not started any more.
+pub(crate) fn is_to_end(exec: &ContainerExec) -> bool {
+    end(exec).is_some()
+}
+
+/// The port that must accept connections before the program is started.
+pub(crate) fn wanted_port(exec: &ContainerExec) -> Option<WantedPort> {
+    let wanted = exec.spec.wait_for_port.as_ref()?;
+    Some(WantedPort {
+        // The schema keeps it within 1 to 65535.
+        number: u16::try_from(wanted.port).unwrap_or_default(),
+        stable: seconds(wanted.stable_seconds, 1),
+        timeout: wanted.timeout_seconds.map(|limit| seconds(Some(limit), 0)),
+    })
 }
 
 /// Whether the program is to be over before the object is gone.

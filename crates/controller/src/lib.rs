@@ -22,6 +22,7 @@ mod index;
 mod inputs;
 mod launch;
 mod observe;
+mod ports;
 mod progress;
 mod publish;
 mod recover;

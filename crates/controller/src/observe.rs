@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::context::{Ctx, one_line};
 use crate::exec::Error;
-use crate::{depends, inputs, uploads};
+use crate::{convert, depends, inputs, ports, uploads};
 
 /// How long the first look at a new `Container` is given: most take milliseconds.
 const AT_FIRST: SignedDuration = SignedDuration::from_secs(2);
@@ -68,7 +68,16 @@ pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) ->
         Err(blocked) => return Ok(Observation::of_nothing(blocked)),
     };
     let (memory, logs) = memory(ctx, exec, spec, &container).await?;
-    let ready = ready(&container, exec.spec.wait_for.unwrap_or_default());
+    let ready = match ready(&container, exec.spec.wait_for.unwrap_or_default()) {
+        Ok(()) if may_start(&memory) && !convert::is_to_end(exec) => ports::ready(ctx, exec, &container).await,
+        Err(blocked) => {
+            if !matches!(container.state, ContainerState::Running { .. } | ContainerState::Paused) {
+                ctx.ports.forget(&container.id);
+            }
+            Err(blocked)
+        }
+        Ok(()) => Ok(()),
+    };
     let observed = Observed::Container { id: container.id.to_string(), ready, memory };
     Ok(Observation { since, container: Some(container), observed, logs })
 }
@@ -137,6 +146,11 @@ async fn target(ctx: &Ctx, exec: &ContainerExec) -> Result<Container, Blocked> {
         Ok(None) => Err(missing),
         Err(error) => Err(Blocked { reason: Reason::EngineUnreachable, message: one_line(&error) }),
     }
+}
+
+/// Whether it depends on the container alone that the program starts.
+fn may_start(memory: &Memory) -> bool {
+    matches!(memory, Memory::NeverRan { inputs: Ok(_) } | Memory::FailedToStart { inputs: Ok(_), .. })
 }
 
 fn ready(container: &Container, wait_for: WaitFor) -> Result<(), Blocked> {

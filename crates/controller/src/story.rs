@@ -75,7 +75,7 @@ fn waiting(new: &ContainerExecStatus, message: String) -> (EventType, &'static s
         Some("StopRequested") => (EventType::Normal, "Skipped", message),
         Some("ProgramChanged") => (EventType::Warning, "Skipped", message),
         // These come by themselves.
-        Some("ContainerNotCreated" | "ContainerNotHealthy" | "DependencyNotReady") => {
+        Some("ContainerNotCreated" | "ContainerNotHealthy" | "PortNotReady" | "DependencyNotReady") => {
             (EventType::Normal, "Waiting", message)
         }
         _ => (EventType::Warning, "Waiting", message),
@@ -135,6 +135,8 @@ mod tests {
             (Reason::StopRequested, "Normal Skipped"),
             (Reason::ProgramChanged, "Warning Skipped"),
             (Reason::DependencyNotReady, "Normal Waiting"),
+            (Reason::PortNotReady, "Normal Waiting"),
+            (Reason::PortTimeout, "Warning Waiting"),
             (Reason::StoreUnavailable, "Warning Waiting"),
         ] {
             let drift = if reason == Reason::ProgramChanged { "True" } else { "False" };

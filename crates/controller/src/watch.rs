@@ -23,6 +23,7 @@ use crate::engines::{Engines, Session};
 use crate::events::Events;
 use crate::gate::StoreGate;
 use crate::index::{Index, On};
+use crate::ports::Ports;
 use crate::progress::{Kind, Progress};
 use crate::runs::Runs;
 use crate::steps::Steps;
@@ -108,6 +109,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         runs: Runs::default(),
         tasks: TaskTracker::new(),
         endings: Runs::default(),
+        ports: Ports::default(),
         echoes,
         shutdown: shutdown.clone(),
         wake,

@@ -90,6 +90,10 @@ pub enum Reason {
     ContainerNotRunning,
     /// The container runs, and its health check does not succeed.
     ContainerNotHealthy,
+    /// The container runs, and does not accept connections to a port.
+    PortNotReady,
+    /// The same, for longer than the object asks for.
+    PortTimeout,
     /// The engine took the container and refused the program.
     EngineRefused,
     /// The store cannot be used.
@@ -259,6 +263,8 @@ impl Reason {
             | Self::NotSupervisable
             | Self::StopRequested
             | Self::DependencyNotReady
+            | Self::PortNotReady
+            | Self::PortTimeout
             | Self::ProgramChanged => SAFETY_NET,
             Self::EngineUnreachable
             | Self::EngineRefused

@@ -15,6 +15,7 @@
 mod decide;
 pub mod dotenv;
 mod key;
+mod port;
 mod program;
 mod recovery;
 mod resolve;
@@ -24,6 +25,7 @@ mod supervised;
 
 pub use decide::{Blocked, Decision, Inputs, Memory, Observed, Ownership, Reason, decide};
 pub use key::{InvalidName, RunKey, RunName};
+pub use port::{SeenPort, WantedPort, port_ready};
 pub use program::{EnvVar, Fingerprint, Program, Stdin, StdinDigest, ValueSource};
 pub use recovery::{ExecHint, Verdict, judge};
 pub use resolve::{Effective, Input, MissingInput, Resolved, Shown, ShownStdin, Sources, resolve};

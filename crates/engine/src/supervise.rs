@@ -12,6 +12,7 @@
 
 mod archive;
 mod install;
+mod port;
 mod run;
 mod voice;
 
@@ -31,6 +32,7 @@ use voice::Voice;
 pub use install::Supervisor;
 pub(crate) use install::Supervisors;
 pub use oncelet_shim::{Claim, End, Exit, Record, Started, StdinDigest, StopReason};
+pub use port::{PortProbe, PortState, PortTry};
 pub use run::SupervisedRun;
 
 /// The largest order that fits into one variable, with something to spare.

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Exit, StartFailure, Started, Stream};
+use crate::{Exit, PortState, StartFailure, Started, Stream};
 
 /// Longer frames are not written, and are an error where they are read.
 pub const LONGEST: usize = 1024 * 1024;
@@ -32,6 +32,8 @@ pub enum Frame {
     NoClaim,
     /// The supervisor and the program are gone, and nothing says how the program ended.
     Abandoned(Message),
+    /// What connections to a port come to now.
+    Port(PortState),
     /// It is done.
     Done,
 }
@@ -85,6 +87,7 @@ impl Frame {
             Self::Unusable(message) => (b'U', json(message)),
             Self::NoClaim => (b'N', Vec::new()),
             Self::Abandoned(message) => (b'A', json(message)),
+            Self::Port(state) => (b'P', json(state)),
             Self::Done => (b'D', Vec::new()),
         };
         let mut bytes = head(kind, payload.len()).to_vec();
@@ -159,6 +162,7 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Option<Frame>, FrameError> {
         b'U' => Frame::Unusable(serde_json::from_slice(payload).map_err(wrong)?),
         b'N' => Frame::NoClaim,
         b'A' => Frame::Abandoned(serde_json::from_slice(payload).map_err(wrong)?),
+        b'P' => Frame::Port(serde_json::from_slice(payload).map_err(wrong)?),
         b'D' => Frame::Done,
         _ => return Ok(None),
     }))

@@ -188,12 +188,50 @@ pub enum Task {
         /// Their places.
         places: Vec<Place>,
     },
+    /// Connect to the container's own addresses (never to a loopback address) until that succeeds. Answers
+    /// [`frame::Frame::Port`] for each change, the last of which says [`PortState::Open`]; or [`frame::Frame::Done`] where
+    /// the time is over before. Ends at the end of stdin.
+    AwaitPort {
+        /// The TCP port.
+        port: u16,
+        /// For how long connections must succeed.
+        stable_ms: u64,
+        /// After how long to give up.
+        limit_ms: u64,
+    },
     /// Remove all of a run that is over, its gate included: its program may then be started again. Answers
     /// [`frame::Frame::Done`], or [`frame::Frame::Unusable`] where it goes on.
     Forget {
         /// Where.
         place: Place,
     },
+}
+
+/// What connections to a port of a container come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum PortState {
+    /// None is accepted.
+    Closed {
+        /// What became of each; empty where the container has no address of its own.
+        tries: Vec<PortTry>,
+        /// A server listens on the port, on 127.0.0.1 or `::1` alone.
+        loopback_only: bool,
+    },
+    /// They are accepted, but not for as long as they must be.
+    Settling,
+    /// They have been accepted for as long as they must be.
+    Open,
+}
+
+/// A connection that was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortTry {
+    /// The address, without the port.
+    pub address: String,
+    /// Why, such as `connection refused`.
+    pub problem: String,
 }
 
 /// The claim of a run: whoever wrote it had the right to start the program.

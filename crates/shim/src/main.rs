@@ -7,6 +7,7 @@ mod clock;
 mod disk;
 mod follow;
 mod limits;
+mod port;
 mod process;
 mod run;
 mod stdin;
@@ -15,6 +16,7 @@ mod tell;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use oncelet_shim::frame::{Frame, Hello, Message};
 use oncelet_shim::{ORDER_VARIABLE, Order, Task, VERSION};
@@ -57,6 +59,9 @@ fn carry_out(order: Order) -> Result<ExitCode, String> {
         Task::Follow { place, stdout_from, stderr_from } => follow::follow(&place, [stdout_from, stderr_from]),
         Task::Stop { place, by, grace_seconds } => stop::stop(&place, by, grace_seconds),
         Task::Clean { places } => disk::clean(&places).map(done),
+        Task::AwaitPort { port, stable_ms, limit_ms } => {
+            Ok(port::await_open(port, Duration::from_millis(stable_ms), Duration::from_millis(limit_ms)))
+        }
         Task::Forget { place } => disk::forget(&place).map(done),
     }
 }

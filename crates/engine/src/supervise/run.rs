@@ -103,19 +103,19 @@ pub(super) async fn first_frame(running: RunningExec) -> Result<Frame, String> {
 }
 
 /// The frames in what an exec writes.
-struct Frames {
+pub(super) struct Frames {
     running: RunningExec,
     decoder: Decoder,
     stderr: Vec<u8>,
 }
 
 impl Frames {
-    fn new(running: RunningExec) -> Self {
+    pub(super) fn new(running: RunningExec) -> Self {
         Self { running, decoder: Decoder::default(), stderr: Vec::new() }
     }
 
     /// The next frame, or what came instead.
-    async fn next(&mut self) -> Result<Frame, SupervisedEnd> {
+    pub(super) async fn next(&mut self) -> Result<Frame, SupervisedEnd> {
         loop {
             match self.decoder.next_frame() {
                 Ok(Some(frame)) => return Ok(frame),
@@ -160,7 +160,7 @@ fn end(frame: Frame) -> SupervisedEnd {
         Frame::Unusable(refusal) => SupervisedEnd::Unusable { message: refusal.message },
         Frame::NoClaim => SupervisedEnd::NoClaim,
         Frame::Abandoned(words) => SupervisedEnd::Abandoned { message: words.message },
-        other @ (Frame::Hello(_) | Frame::Done | Frame::Started(_) | Frame::Output(..)) => {
+        other @ (Frame::Hello(_) | Frame::Done | Frame::Port(_) | Frame::Started(_) | Frame::Output(..)) => {
             SupervisedEnd::Lost { message: format!("the supervisor answered {other:?}") }
         }
     }
