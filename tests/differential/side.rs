@@ -38,6 +38,7 @@ impl Embedded {
             kubeconfig: dir.path().join("kubeconfig"),
             crds: oncelet_api::crds(),
             parts: Vec::new(),
+            advice: Vec::new(),
             persist: false,
             now: jiff::Timestamp::now,
         };

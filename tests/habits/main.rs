@@ -24,24 +24,6 @@ use world::{Server, World};
 
 /// Rows whose right value is in the table and that are known to fail.
 const PENDING: &[&str] = &[
-    // Stdin, and the refusal of terminals.
-    "a_pipe_with_i",
-    "a_pipe_with_interactive",
-    "a_file_with_i",
-    "dev_null_with_i",
-    "an_empty_pipe_with_i",
-    "binary_input",
-    "nul_bytes_on_stdin",
-    "ten_megabytes_of_input",
-    "input_that_the_program_ignores",
-    "input_of_which_the_program_reads_a_line",
-    "a_script_on_stdin",
-    "a_script_on_stdin_with_arguments",
-    "input_to_both_streams",
-    "input_with_a_variable_and_a_user",
-    "a_pipe_without_i",
-    "a_terminal",
-    "a_terminal_and_stdin",
     // Whatever a program may do with its stdout: opened again, a file is truncated and a pipe is not.
     "stdout_is_opened_again",
     "stderr_is_opened_again",

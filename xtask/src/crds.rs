@@ -51,6 +51,25 @@ fn files(crds: &[CustomResourceDefinition]) -> Result<BTreeMap<String, String>> 
         .collect()
 }
 
+/// The policy that gives the API's warnings in a cluster, as one file of two documents.
+pub(crate) fn write_warnings(path: &Path) -> Result<()> {
+    std::fs::write(path, warnings()?).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Fails where the file is not what [`write_warnings`] would make of it.
+pub(crate) fn check_warnings(path: &Path) -> Result<()> {
+    if std::fs::read_to_string(path).unwrap_or_default() != warnings()? {
+        bail!("{} differs from what crates/api warns of: run `cargo xtask crds` and commit the result", path.display());
+    }
+    Ok(())
+}
+
+fn warnings() -> Result<String> {
+    let (policy, binding) = oncelet_api::admission_warnings();
+    let (policy, binding) = (serde_saphyr::to_string(&policy)?, serde_saphyr::to_string(&binding)?);
+    Ok(format!("{HEADER}{}\n---\n{}\n", policy.trim_end(), binding.trim_end()))
+}
+
 /// The names of the YAML files in `dir`; none where there is no such directory.
 fn yaml_names(dir: &Path) -> Result<BTreeSet<String>> {
     if !dir.exists() {
@@ -75,6 +94,14 @@ mod tests {
         if let Err(drift) = check(&crate::workspace_root().join("crds")) {
             panic!("{drift}");
         }
+    }
+
+    #[test]
+    fn the_policy_file_says_what_the_types_warn_of() {
+        check_warnings(&crate::workspace_root().join("deploy/admission-warnings.yaml")).unwrap();
+        let (policy, _) = oncelet_api::admission_warnings();
+        let read: serde_json::Value = serde_saphyr::from_str(&serde_saphyr::to_string(&policy).unwrap()).unwrap();
+        assert_eq!(read, serde_json::to_value(&policy).unwrap());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 const USAGE: &str = "\
-usage: cargo xtask crds            write crds/ and docs/reference.md from the types in crates/api
+usage: cargo xtask crds            write crds/, docs/reference.md and deploy/admission-warnings.yaml from crates/api
        cargo xtask crds --check    fail where one of them differs from the types
        cargo xtask tidy            check the rules between the crates, and the sizes of files";
 
@@ -28,9 +28,18 @@ fn main() -> ExitCode {
 
 fn run(args: &[&str]) -> Result<()> {
     let (crds, reference) = (workspace_root().join("crds"), workspace_root().join("docs/reference.md"));
+    let warnings = workspace_root().join("deploy/admission-warnings.yaml");
     match args {
-        ["crds"] => crds::write(&crds).and_then(|()| reference::write(&reference)),
-        ["crds", "--check"] => crds::check(&crds).and_then(|()| reference::check(&reference)),
+        ["crds"] => {
+            crds::write(&crds)?;
+            crds::write_warnings(&warnings)?;
+            reference::write(&reference)
+        }
+        ["crds", "--check"] => {
+            crds::check(&crds)?;
+            crds::check_warnings(&warnings)?;
+            reference::check(&reference)
+        }
         ["tidy"] => tidy::run(&workspace_root()),
         _ => bail!("{USAGE}"),
     }

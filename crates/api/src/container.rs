@@ -103,14 +103,18 @@ pub struct ContainerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_name: Option<String>,
     /// The image.
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(
+        length(min = 1, max = 512),
+        regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9_.:@-]*(/[a-zA-Z0-9][a-zA-Z0-9_.:@-]*)*$")
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// What to run instead of the image's entrypoint.
     #[schemars(length(min = 1, max = 4096))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// Its arguments, instead of the image's. $(NAME) refers to a variable of env.
+    /// Its arguments, instead of the image's. $(NAME) refers to a variable of env; $$(NAME) is the text $(NAME). As in Kubernetes,
+    /// $$ is a single $ everywhere: write $$$$ where the program is to get $$. A single $ stays as it is.
     #[schemars(length(max = 1000), inner(length(max = 131_072)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
@@ -178,8 +182,11 @@ pub enum ContainerMode {
 }
 
 /// Something to mount.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.source) || self.source.matches(self.type == 'bind' ? '^/' : '^[a-zA-Z0-9][a-zA-Z0-9_.-]*$')"
+).message("source is an absolute path where type is bind, and the name of a volume where it is volume").field_path(".source"))]
 pub struct VolumeMount {
     /// What source is.
     #[serde(rename = "type")]
@@ -212,7 +219,7 @@ pub enum VolumeKind {
 #[serde(rename_all = "camelCase")]
 pub struct ContainerNetwork {
     /// Its name.
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"))]
     pub name: String,
     /// Names under which others in the network find the container, beside its own.
     #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]

@@ -5,8 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::EnvVar;
 use crate::rules::immutable;
+use crate::{EnvVar, Stdin};
 
 /// One program to run inside one container, at most once for each container identity. The outcome is remembered:
 /// an object created again gets it back in status instead of running the program again.
@@ -81,15 +81,17 @@ use crate::rules::immutable;
     validation = immutable("envFiles"),
     validation = immutable("workingDirectory"),
     validation = immutable("user"),
+    validation = immutable("stdin"),
     validation = immutable("runPolicy"),
     validation = immutable("runKey"),
     validation = immutable("onChange"),
     validation = immutable("scope"),
     validation = immutable("logLimitBytes"),
     validation = Rule::new(
-        "!has(self.capture) || self.capture != 'Attached' || !(has(self.timeoutSeconds) || has(self.onDelete) && self.onDelete == 'Kill')"
+        "!has(self.capture) || self.capture != 'Attached' || !(has(self.timeoutSeconds) || has(self.stdin) \
+         || has(self.onDelete) && self.onDelete == 'Kill')"
     )
-        .message("timeoutSeconds and onDelete Kill need a supervisor in the container: leave capture out, or set Supervised")
+        .message("timeoutSeconds, stdin and onDelete Kill need a supervisor in the container: leave capture out, or set Supervised")
         .field_path(".capture"),
     validation = immutable("capture"),
     validation = immutable("timeoutSeconds"),
@@ -119,7 +121,8 @@ pub struct ContainerExecSpec {
     /// The program: a path in the container, or a name found through its PATH. No shell is involved.
     #[schemars(length(min = 1, max = 4096))]
     pub command: String,
-    /// The program's arguments. $(NAME) refers to a variable of env or envFiles; $$(NAME) is the text $(NAME).
+    /// The program's arguments. $(NAME) refers to a variable of env or envFiles; $$(NAME) is the text $(NAME). As in Kubernetes,
+    /// $$ is a single $ everywhere: write $$$$ where the program is to get $$. A single $ stays as it is.
     #[schemars(length(max = 1000), inner(length(max = 131_072)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
@@ -139,6 +142,9 @@ pub struct ContainerExecSpec {
     #[schemars(length(min = 1, max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// What the program reads from stdin; by default nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Stdin>,
     /// How often the program runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_policy: Option<RunPolicy>,

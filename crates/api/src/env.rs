@@ -11,7 +11,8 @@ pub struct EnvVar {
     /// The variable's name.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^=\s]+$"))]
     pub name: String,
-    /// Its value. $(NAME) refers to a variable before this one; $$(NAME) is the text $(NAME).
+    /// Its value. $(NAME) refers to a variable before this one; $$(NAME) is the text $(NAME). As in Kubernetes, $$ is a single $
+    /// everywhere: write $$$$ where the program is to get $$. A single $ stays as it is.
     #[schemars(length(max = 131_072))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
@@ -71,7 +72,7 @@ pub struct KeyRef {
     /// The key in its data.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
-    /// Whether the variable is left out, rather than waited for, where the object or key does not exist.
+    /// Whether the variable is left out, or stdin empty, where the object or key does not exist, rather than waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optional: Option<bool>,
 }

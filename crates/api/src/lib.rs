@@ -16,6 +16,8 @@ mod container;
 mod container_exec;
 mod env;
 mod rules;
+mod stdin;
+mod warnings;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
@@ -32,6 +34,10 @@ pub use container_exec::{
     OnDelete, Output, RunPolicy, Scope, WaitFor, WaitForPort,
 };
 pub use env::{ContainerFieldRef, EnvVar, EnvVarSource, FieldRef, KeyRef};
+pub use stdin::{
+    NOT_UPLOADED, Stdin, UPLOAD_KEY, UPLOAD_LABEL, UPLOAD_LIMIT, UPLOAD_PART, UPLOAD_TYPE, UPLOADED_ANNOTATION, Upload,
+};
+pub use warnings::{Warning, admission_warnings, literal};
 
 /// The API group.
 pub const GROUP: &str = "oncelet.dev";

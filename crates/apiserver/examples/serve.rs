@@ -19,6 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         kubeconfig: dir.join("kubeconfig"),
         crds,
         parts: Vec::new(),
+        advice: Vec::new(),
         persist: false,
         now: jiff::Timestamp::now,
     })

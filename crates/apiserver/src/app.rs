@@ -1,14 +1,17 @@
 //! One request: admitted, routed, answered.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::body::Body;
+use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::advice::Advice;
 use crate::auth::{Certified, Token};
 use crate::builtin::DEFINITIONS;
 use crate::handlers::{self, Call, Subresource};
@@ -29,6 +32,8 @@ pub(crate) struct App {
     pub(crate) token: Token,
     /// What somebody else answers for.
     parts: Vec<Part>,
+    /// What somebody else says of objects.
+    pub(crate) advice: Vec<Advice>,
     clock: fn() -> Timestamp,
     /// A place for each request that is being answered; streams that last give theirs back.
     in_flight: Semaphore,
@@ -44,6 +49,7 @@ impl App {
         store: Store,
         token: Token,
         parts: Vec<Part>,
+        advice: Vec<Advice>,
         clock: fn() -> Timestamp,
         shutdown: CancellationToken,
     ) -> Self {
@@ -53,6 +59,7 @@ impl App {
             rebuilding: Mutex::new(()),
             token,
             parts,
+            advice,
             clock,
             in_flight: Semaphore::new(IN_FLIGHT),
             shutdown,
@@ -98,9 +105,19 @@ impl App {
 
     pub(crate) async fn handle(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let mut response = match self.answer(request).await {
-            Ok(response) => response,
-            Err(error) => error_reply(&error),
+        // A defect of the server costs the request that met it, and neither the connection nor the others on it.
+        let answered = AssertUnwindSafe(self.answer(request)).catch_unwind().await;
+        let mut response = match answered {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => error_reply(&error),
+            Err(_) => {
+                tracing::error!(%method, path, "the request met a defect of the server: please report it");
+                error_reply(&ApiError::new(
+                    500,
+                    "InternalError",
+                    "the server has a defect, which its log shows".to_owned(),
+                ))
+            }
         };
         tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
         response.headers_mut().insert("cache-control", HeaderValue::from_static("no-cache, private"));
@@ -202,7 +219,7 @@ mod tests {
     async fn more_requests_than_there_are_places_for_are_put_off() {
         let token = Token::new("secret".to_owned());
         let clock = || Timestamp::UNIX_EPOCH;
-        let app = Arc::new(App::new(Store::new(1), token, Vec::new(), clock, CancellationToken::new()));
+        let app = Arc::new(App::new(Store::new(1), token, Vec::new(), Vec::new(), clock, CancellationToken::new()));
         let ask = |path: &'static str| {
             let request = Request::get(path).header(header::AUTHORIZATION, "Bearer secret").body(Body::empty());
             Arc::clone(&app).handle(request.unwrap())

@@ -4,6 +4,7 @@ use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Response, header};
 use serde_json::{Value, json};
 
+use crate::meta;
 use crate::negotiate::{json_reply, json_reply_as};
 use crate::registry::{Registry, Resource, api_version};
 use crate::status::ApiError;
@@ -102,8 +103,8 @@ pub(crate) fn group(registry: &Registry, wanted: &str) -> Result<Response<Body>,
     let found = groups.iter().find(|(group, _)| !group.is_empty() && *group == wanted);
     let (group, versions) = found.ok_or_else(ApiError::no_such_path)?;
     let mut document = group_document(group, versions);
-    document["kind"] = json!("APIGroup");
-    document["apiVersion"] = json!("v1");
+    meta::put(&mut document, "kind", json!("APIGroup"));
+    meta::put(&mut document, "apiVersion", json!("v1"));
     Ok(json_reply(200, &document))
 }
 
@@ -121,10 +122,10 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Resu
             "kind": resource.kind, "verbs": resource.verbs(),
         });
         if !resource.short_names.is_empty() {
-            entry["shortNames"] = json!(resource.short_names);
+            meta::put(&mut entry, "shortNames", json!(resource.short_names));
         }
         if !resource.categories.is_empty() {
-            entry["categories"] = json!(resource.categories);
+            meta::put(&mut entry, "categories", json!(resource.categories));
         }
         list.push(entry);
         if resource.has_status {

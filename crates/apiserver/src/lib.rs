@@ -9,6 +9,7 @@
 //! It is not a cluster: there are no Pods, no webhooks, no RBAC. What is not served answers so, with a `Status` that
 //! clients can print.
 
+mod advice;
 mod app;
 mod auth;
 mod body;
@@ -43,6 +44,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use advice::Advice;
 pub use auth::Token;
 pub use files::write_private;
 pub use part::{Part, PartQuery, PartRefusal, PartSource, PartStream};

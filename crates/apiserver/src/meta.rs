@@ -21,6 +21,15 @@ pub(crate) fn of(object: &mut Value) -> Option<&mut Map<String, Value>> {
     metadata.as_object_mut()
 }
 
+/// Sets a field of an object; anything else is left as it is, for the schema to refuse. To assign through an index would panic
+/// where a client sent text in place of an object.
+pub(crate) fn put(object: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(field.to_owned(), value);
+    }
+}
+
+/// Sets a field of `metadata`.
 pub(crate) fn set(object: &mut Value, field: &str, value: Value) {
     if let Some(metadata) = of(object) {
         metadata.insert(field.to_owned(), value);

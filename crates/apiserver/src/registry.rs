@@ -98,7 +98,7 @@ impl Resource {
         if self.storage.is_some() {
             prune_content(&self.schema, object);
         }
-        object["apiVersion"] = json!(self.api_version());
+        meta::put(object, "apiVersion", json!(self.api_version()));
     }
 
     /// Whether objects are shown exactly as they are stored.
@@ -110,7 +110,7 @@ impl Resource {
     pub(crate) fn make_storable(&self, object: &mut Value) {
         if let Some(storage) = &self.storage {
             prune_content(&storage.schema, object);
-            object["apiVersion"] = json!(storage.api_version);
+            meta::put(object, "apiVersion", json!(storage.api_version));
         }
     }
 
@@ -126,9 +126,11 @@ impl Resource {
 
 fn prune_content(schema: &Schema, object: &mut Value) {
     // What is in it is the server's, and not for a schema to say.
-    let metadata = object["metadata"].take();
+    let metadata = object.get_mut("metadata").map(Value::take);
     schema.prune(object);
-    object["metadata"] = metadata;
+    if let Some(metadata) = metadata {
+        meta::put(object, "metadata", metadata);
+    }
 }
 
 /// `v1` for the legacy group, `group/version` for the others.

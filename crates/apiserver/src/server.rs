@@ -19,12 +19,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::advice::Advice;
 use crate::app::{App, default_namespace};
 use crate::auth::{Certified, Token};
 use crate::files::{private_dir, write_private};
 use crate::part::Part;
 use crate::storage::{ObjectFile, Store};
-use crate::{Error, handlers, kubeconfig, tls};
+use crate::{Error, handlers, kubeconfig, meta, tls};
 
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -51,6 +52,8 @@ pub struct Config {
     pub crds: Vec<CustomResourceDefinition>,
     /// Parts of objects that somebody else answers for.
     pub parts: Vec<Part>,
+    /// What is hardly meant in objects.
+    pub advice: Vec<Advice>,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
@@ -85,7 +88,7 @@ impl Server {
         };
         let closing = CancellationToken::new();
         kubeconfig::write(&config.kubeconfig, &url(address), &identity, token.expose())?;
-        let app = App::new(store, token, config.parts, config.now, closing.clone());
+        let app = App::new(store, token, config.parts, config.advice, config.now, closing.clone());
         seed(&app, &config.crds)?;
         handlers::resume(&app);
         Ok(Self { listener, tls: identity.config, app: Arc::new(app), address, closing })
@@ -206,8 +209,8 @@ fn seed(app: &App, crds: &[CustomResourceDefinition]) -> Result<(), Error> {
     for crd in crds {
         let name = crd.metadata.name.clone().unwrap_or_default();
         let mut object = serde_json::to_value(crd).map_err(|error| refused(&name, error.to_string()))?;
-        object["apiVersion"] = json!("apiextensions.k8s.io/v1");
-        object["kind"] = json!("CustomResourceDefinition");
+        meta::put(&mut object, "apiVersion", json!("apiextensions.k8s.io/v1"));
+        meta::put(&mut object, "kind", json!("CustomResourceDefinition"));
         app.seed("apiextensions.k8s.io", "v1", "customresourcedefinitions", object)
             .map_err(|error| refused(&name, error.message))?;
     }

@@ -30,7 +30,10 @@ pub(crate) enum Command {
         oncelet controller --kubeconfig ~/.kube/config")]
     Controller(Controller),
     /// Print the custom resource definitions as YAML
-    Crds,
+    #[command(after_help = "Examples:\n  \
+        oncelet crds | kubectl apply -f -\n  \
+        oncelet crds --warnings | kubectl apply -f -")]
+    Crds(Crds),
     /// Look at recorded runs, and decide about them
     #[command(subcommand)]
     Runs(Runs),
@@ -97,6 +100,14 @@ pub(crate) struct Cluster {
 }
 
 #[derive(ClapArgs)]
+pub(crate) struct Crds {
+    /// Print a ValidatingAdmissionPolicy and its binding instead, by which a cluster warns of what is hardly meant in a spec, as
+    /// oncelet up does by itself. It refuses nothing
+    #[arg(long)]
+    pub(crate) warnings: bool,
+}
+
+#[derive(ClapArgs)]
 pub(crate) struct Wait {
     /// The ContainerExec
     pub(crate) name: String,
@@ -127,6 +138,13 @@ pub(crate) struct Explain {
 pub(crate) struct Exec {
     /// A Container object, or a container of the engine: its name or ID
     pub(crate) container: String,
+    /// Send stdin to the program: all of it is read first, and another input is another run. Without this, data on stdin is
+    /// refused, never dropped: redirect it from /dev/null in a loop or a script that is itself read from stdin
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Refused: a terminal cannot be recorded
+    #[arg(short, long, hide = true)]
+    pub(crate) tty: bool,
     /// The program and its arguments; no shell is involved
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,

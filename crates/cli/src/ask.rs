@@ -68,7 +68,6 @@ impl<'a> Request<'a> {
     }
 
     /// Takes the request back while its program has not started.
-    #[expect(dead_code, reason = "comes with the next step")]
     pub(crate) async fn withdraw(&self) -> Result<Withdrawn> {
         loop {
             let Some(object) = self.objects.execs().get_opt(&self.name).await? else {

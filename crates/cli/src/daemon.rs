@@ -11,6 +11,7 @@ use oncelet_engine::Engine;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::advice;
 use crate::args::{Controller, Daemon, Up};
 use crate::clock::now;
 use crate::log_part;
@@ -38,6 +39,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
         kubeconfig: kubeconfig.clone(),
         crds: oncelet_api::crds(),
         parts: vec![log_part::part(paths.store())],
+        advice: advice::all(),
         persist: args.persist,
         now,
     })

@@ -12,6 +12,7 @@ use oncelet_core::RunId;
 use crate::logs;
 use crate::objects::Objects;
 use crate::progress::Line;
+use crate::stdin::{Input, Uploads};
 
 /// What this ends with where the program's own exit code is not known.
 const NOT_KNOWN: u8 = 125;
@@ -26,6 +27,8 @@ pub(crate) struct Follow<'a> {
     pub(crate) after: Option<i64>,
     /// Ends where the program cannot be started, instead of waiting until it can be.
     pub(crate) gives_up: bool,
+    /// What the program reads from stdin, to be uploaded when the object waits for it.
+    pub(crate) input: Option<&'a Input>,
 }
 
 impl Follow<'_> {
@@ -41,6 +44,7 @@ impl Follow<'_> {
         let mut changes = std::pin::pin!(watch_object(self.objects.execs(), self.name).default_backoff());
         let mut told = String::new();
         let mut log = None;
+        let mut uploads = self.input.map(Uploads::of);
         while let Some(change) = changes.next().await {
             let object = match change {
                 Ok(Some(object)) => object,
@@ -55,6 +59,11 @@ impl Follow<'_> {
                     continue;
                 }
             };
+            if let Some(uploads) = &mut uploads
+                && uploads.send_to(self.objects, &object, line).await?
+            {
+                continue;
+            }
             let status = object.status.unwrap_or_default();
             let Some(state) = status.state else { continue };
             let message = status.message.unwrap_or_default();

@@ -1,5 +1,6 @@
 //! `oncelet`: runs programs inside containers at most once, and remembers what came of it.
 
+mod advice;
 mod args;
 mod ask;
 mod clock;
@@ -19,6 +20,7 @@ mod progress;
 mod runs;
 mod session;
 mod stamps;
+mod stdin;
 mod table;
 mod telemetry;
 mod traces;
@@ -26,7 +28,7 @@ mod traces;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use args::{Args, Command};
+use args::{Args, Command, Crds};
 use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
@@ -51,7 +53,11 @@ async fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Up(up) => daemon::up(up).await,
         Command::Controller(controller) => daemon::controller(controller).await,
-        Command::Crds => output::yaml_documents(&oncelet_api::crds()),
+        Command::Crds(Crds { warnings: false }) => output::yaml_documents(&oncelet_api::crds()),
+        Command::Crds(Crds { warnings: true }) => {
+            let (policy, binding) = oncelet_api::admission_warnings();
+            output::yaml_documents(&[policy]).and_then(|()| output::yaml_documents(&[binding]))
+        }
         Command::Runs(command) => runs::run(command).await,
         Command::Logs(logs) => logs::run(logs).await,
         Command::Wait(args) => return commands::wait::wait(args).await,

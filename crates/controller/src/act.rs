@@ -10,7 +10,7 @@ use oncelet_store::Logs;
 use crate::context::{Ctx, one_line};
 use crate::launch::launch;
 use crate::observe::Observation;
-use crate::{convert, end, recover};
+use crate::{convert, end, recover, uploads};
 
 /// How long until the store has what somebody else in this process is doing about a run.
 pub(crate) const SOON: Duration = Duration::from_millis(200);
@@ -91,6 +91,15 @@ pub(crate) async fn act(ctx: &Ctx, exec: &ContainerExec, observation: &Observati
             Shown::noted(*record, Some(retry), note)
         }
         Decision::Show { record, restored, drift } => {
+            // The outcome is stored: what the program was to read is not needed any more.
+            if uploads::may_be_there(exec) {
+                let (client, exec) = (ctx.client.clone(), exec.clone());
+                ctx.watch(async move {
+                    if let Err(error) = uploads::remove(&client, &exec).await {
+                        tracing::warn!("what was uploaded for stdin is not removed yet: {}", one_line(&error));
+                    }
+                });
+            }
             show(ctx, record, restored, drift, observation.logs.clone()).await
         }
         Decision::Launch { key, resolved, .. } => match &observation.container {

@@ -17,7 +17,7 @@ use oncelet_engine::{
 };
 
 use crate::context::Ctx;
-use crate::events::event;
+use crate::events::{event, warnings};
 use crate::exec::Error;
 use crate::publish::{STALE, write_status};
 use crate::work::Action;
@@ -216,6 +216,10 @@ async fn publish(
         && !write_status(ctx, container, container.status.as_ref(), &status).await?
     {
         return Ok(Action::requeue(STALE));
+    }
+    let seen = container.status.as_ref().and_then(|old| old.observed_generation);
+    for event in warnings(seen, status.observed_generation, &container.spec.warnings()) {
+        ctx.events.tell(container, event);
     }
     let trouble = match &result {
         Err(trouble) if !trouble.is_wanted() && !trouble.is_shown_by(container) => {

@@ -8,7 +8,9 @@ use oncelet_api::{
     ContainerExec, ContainerPort, ContainerSpec, EnvVar, EnvVarSource, OnDelete, PortProtocol, RERUN_ANNOTATION,
     VolumeKind, VolumeMount,
 };
-use oncelet_core::{EndedBy, ExecSpec, OnChange, Program, RunName, RunPolicy, Scope, ValueSource, WantedPort};
+use oncelet_core::{
+    EndedBy, ExecSpec, OnChange, Program, RunName, RunPolicy, Scope, Stdin, StdinDigest, ValueSource, WantedPort,
+};
 use oncelet_engine::{
     Healthcheck, Mount, MountKind, NetworkRequest, NewContainer, PortRequest, Protocol, RestartPolicy,
 };
@@ -30,6 +32,23 @@ pub fn program(exec: &ContainerExec) -> Program {
         env_files: spec.env_files.clone(),
         working_directory: spec.working_directory.clone(),
         user: spec.user.clone(),
+        stdin: spec.stdin.as_ref().map(stdin),
+    }
+}
+
+fn stdin(stdin: &oncelet_api::Stdin) -> Stdin {
+    match stdin.clone() {
+        oncelet_api::Stdin { config_map_key_ref: Some(at), .. } => {
+            Stdin::ConfigMapKeyRef { name: at.name, key: at.key, optional: at.optional.unwrap_or_default() }
+        }
+        oncelet_api::Stdin { secret_key_ref: Some(at), .. } => {
+            Stdin::SecretKeyRef { name: at.name, key: at.key, optional: at.optional.unwrap_or_default() }
+        }
+        // The schema lets no negative number through.
+        oncelet_api::Stdin { upload: Some(upload), .. } => {
+            Stdin::Upload(StdinDigest { bytes: u64::try_from(upload.bytes).unwrap_or_default(), sha256: upload.sha256 })
+        }
+        oncelet_api::Stdin { value, .. } => Stdin::Value(StdinDigest::of(value.unwrap_or_default().as_bytes())),
     }
 }
 

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
+use oncelet_api::Warning;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::context::one_line;
@@ -52,6 +53,15 @@ impl Events {
             let _ = reached.await;
         }
     }
+}
+
+/// The events for what is hardly meant in a spec, where it has just been looked at for the first time in this generation:
+/// `seen` is the generation that the object's status was about before.
+pub(crate) fn warnings(seen: Option<i64>, generation: Option<i64>, warnings: &[Warning]) -> Vec<Event> {
+    if seen == generation {
+        return Vec::new();
+    }
+    warnings.iter().map(|it| event(EventType::Warning, "Validate", it.reason, &it.text())).collect()
 }
 
 /// An event about the object that it is told of.

@@ -1,12 +1,16 @@
 //! Gathers what a program refers to: `ConfigMap`s, `Secret`s, dotenv files, fields of the object and of the container.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
-use oncelet_core::{Program, Sources, ValueSource};
+use oncelet_core::{Program, Sources, Stdin, ValueSource};
 use oncelet_engine::{Container, Protocol};
+use rustix::fs::OFlags;
 
 use crate::exec::Error;
 
@@ -33,7 +37,9 @@ pub(crate) async fn gather(
             .await
             .map_err(|source| Error::Inputs { what: format!("ConfigMap {namespace}/{name}"), source })?;
         if let Some(found) = found {
-            sources.config_maps.insert(name.to_owned(), found.data.unwrap_or_default());
+            let text = found.data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes()));
+            let binary = found.binary_data.into_iter().flatten().map(|(key, value)| (key, value.0));
+            sources.config_maps.insert(name.to_owned(), text.chain(binary).collect());
         }
     }
     for name in secrets {
@@ -63,15 +69,37 @@ fn references(program: &Program) -> (BTreeSet<&str>, BTreeSet<&str>) {
             ValueSource::Value(_) | ValueSource::FieldRef(_) | ValueSource::ContainerFieldRef(_) => {}
         }
     }
+    match &program.stdin {
+        Some(Stdin::ConfigMapKeyRef { name, .. }) => drop(config_maps.insert(name.as_str())),
+        Some(Stdin::SecretKeyRef { name, .. }) => drop(secrets.insert(name.as_str())),
+        Some(Stdin::Value(_) | Stdin::Upload(_)) | None => {}
+    }
     (config_maps, secrets)
 }
 
+/// Reads a dotenv file, whose path comes from a client: a device, a FIFO or a file that grows must neither block the daemon nor
+/// fill its memory.
 async fn read_env_file(path: &str) -> Result<String, String> {
-    let size = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?.len();
-    if size > ENV_FILE_LIMIT {
-        return Err(format!("has {size} bytes, and at most {ENV_FILE_LIMIT} are read"));
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || {
+        // To open a FIFO without a writer would wait for one.
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Ok(Err("is not a regular file".to_owned()));
+        }
+        let mut text = Vec::new();
+        file.take(ENV_FILE_LIMIT + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > ENV_FILE_LIMIT {
+            return Ok(Err(format!("is longer than {ENV_FILE_LIMIT} bytes")));
+        }
+        Ok(String::from_utf8(text).map_err(|_| "is not UTF-8 text".to_owned()))
+    });
+    match read.await {
+        Ok(Ok(read)) => read,
+        Ok(Err(error)) => Err(std::io::Error::to_string(&error)),
+        Err(error) => Err(error.to_string()),
     }
-    tokio::fs::read_to_string(path).await.map_err(|error| error.to_string())
 }
 
 fn object_fields(meta: &ObjectMeta) -> BTreeMap<String, String> {
@@ -116,4 +144,37 @@ fn container_fields(container: &Container) -> BTreeMap<String, String> {
         fields.insert(format!("labels['{key}']"), value.clone());
     }
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_regular_files_of_a_bounded_size_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("good"), "A=1\n").unwrap();
+        assert_eq!(read_env_file(&path("good")).await.as_deref(), Ok("A=1\n"));
+
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path("fifo"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("link")).unwrap();
+        for endless in ["/dev/zero", "/dev/tty", "/proc", &path("fifo"), &path("link")] {
+            assert!(read_env_file(endless).await.is_err(), "{endless}");
+        }
+
+        // Its size says nothing: it is read in pieces.
+        let sparse = File::create(path("sparse")).unwrap();
+        sparse.set_len(1 << 40).unwrap();
+        assert!(read_env_file(&path("sparse")).await.unwrap_err().contains("longer than"));
+        std::fs::write(path("binary"), [0xff, 0xfe]).unwrap();
+        assert!(read_env_file(&path("binary")).await.unwrap_err().contains("UTF-8"));
+    }
 }

@@ -1,17 +1,19 @@
 //! Launches a run.
 
 use oncelet_api::{Capture as Wanted, ContainerExec};
-use oncelet_core::{Blocked, Capture, Description, ExecSpec, Reason, Resolved, RunEvent, RunKey, RunRecord};
-use oncelet_engine::supervise::{Supervision, Supervisor};
+use oncelet_core::{
+    Blocked, Capture, Description, ExecSpec, Input, Reason, Resolved, RunEvent, RunKey, RunRecord, StdinDigest,
+};
+use oncelet_engine::supervise::{self, Supervision, Supervisor};
 use oncelet_engine::{Container, ErrorKind, ExecId, NewExec};
 use oncelet_faults::gives_up;
 use oncelet_store::{Advance, Claim, Lease, NewRun, Store};
 
 use crate::act::{SOON, Shown, blocked_by_engine};
 use crate::context::{Ctx, one_line};
-use crate::convert;
 use crate::follow::supervised::{Step, watch};
 use crate::follow::{Run, attached};
+use crate::{convert, uploads};
 
 /// Who is to watch over a program.
 enum Watcher {
@@ -36,7 +38,7 @@ pub(crate) async fn launch(
     exec: &ContainerExec,
     container: &Container,
     key: RunKey,
-    resolved: Resolved,
+    mut resolved: Resolved,
 ) -> Shown {
     let store = match ctx.store.get() {
         Ok(store) => store,
@@ -61,6 +63,8 @@ pub(crate) async fn launch(
         effective: resolved.effective.clone(),
         claimed_at: now,
     };
+    let stdin = resolved.stdin.take();
+    let digest = stdin.as_ref().map(Input::digest);
     let new_exec = new_exec(&spec, resolved);
     let claim = store
         .claim(NewRun {
@@ -87,7 +91,7 @@ pub(crate) async fn launch(
     if gives_up("claimed") {
         return Shown::again();
     }
-    match create_exec(ctx, &store, exec, container, &watcher, &new_exec, &lease, &description).await {
+    match create_exec(ctx, &store, exec, container, &watcher, &new_exec, digest, &lease, &description).await {
         Ok((exec_id, record)) => {
             if gives_up("exec-recorded") {
                 return Shown::again();
@@ -95,7 +99,8 @@ pub(crate) async fn launch(
             let run = Run { lease, care, log_limit: convert::log_limit(exec) };
             match watcher {
                 Watcher::Supervisor(_) => {
-                    ctx.watch(watch(ctx.clone(), store, run, record.clone(), Step::Start(exec_id)));
+                    let stdin = stdin.map(|input| uploads::source(&ctx.client, exec, input));
+                    ctx.watch(watch(ctx.clone(), store, run, record.clone(), Step::Start(exec_id, stdin)));
                 }
                 Watcher::Record => ctx.watch(watch(ctx.clone(), store, run, record.clone(), Step::Examine)),
                 Watcher::Daemon { .. } => {
@@ -118,6 +123,12 @@ pub(crate) async fn launch(
 /// Puts a supervisor in place, if one is wanted and can be had.
 async fn watcher(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: &RunKey) -> Result<Watcher, Blocked> {
     let wanted = exec.spec.capture.unwrap_or_default();
+    let has_stdin = exec.spec.stdin.is_some();
+    if wanted == Wanted::Attached && has_stdin {
+        let message =
+            "spec.stdin is set, which only a supervisor in the container can deliver, and spec.capture is Attached";
+        return Err(Blocked { reason: Reason::NotSupervisable, message: message.to_owned() });
+    }
     // Before anything is started beside it: an attached program asks no gate.
     if wanted == Wanted::Attached {
         let is_held = ctx.engine.has_record(&container.id, &key.digest()).await;
@@ -138,6 +149,8 @@ async fn watcher(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: &R
         "spec.timeoutSeconds is set"
     } else if convert::kills_on_delete(exec) {
         "spec.onDelete is Kill"
+    } else if has_stdin {
+        "spec.stdin is set"
     } else {
         return Ok(Watcher::Daemon { reason: one_line(&error) });
     };
@@ -163,6 +176,7 @@ async fn create_exec(
     container: &Container,
     watcher: &Watcher,
     new_exec: &NewExec,
+    stdin: Option<StdinDigest>,
     lease: &Lease,
     description: &Description,
 ) -> Result<(ExecId, RunRecord), Option<Blocked>> {
@@ -173,6 +187,7 @@ async fn create_exec(
                 nonce: lease.nonce(),
                 timeout: convert::timeout(exec),
                 grace: convert::grace(exec),
+                stdin: stdin.map(|StdinDigest { bytes, sha256 }| supervise::StdinDigest { bytes, sha256 }),
                 // A value of plain structs always has a form in JSON.
                 description: serde_json::to_value(description).unwrap_or_default(),
             };

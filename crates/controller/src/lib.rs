@@ -30,6 +30,7 @@ mod runs;
 mod status;
 mod steps;
 mod story;
+mod uploads;
 mod watch;
 mod work;
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::context::{Ctx, one_line};
 use crate::exec::Error;
-use crate::{convert, depends, inputs, ports};
+use crate::{convert, depends, inputs, ports, uploads};
 
 /// How long the first look at a new `Container` is given: most take milliseconds.
 const AT_FIRST: SignedDuration = SignedDuration::from_secs(2);
@@ -209,6 +209,10 @@ async fn inputs_of(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, container: 
     if let Some(blocked) = depends::waits_for(exec, |of| ctx.execs.get(of)) {
         return Ok(Err(blocked));
     }
-    let sources = inputs::gather(&ctx.client, &exec.metadata, &spec.program, Some(container)).await?;
+    if let Some(blocked) = uploads::missing(&ctx.client, exec).await? {
+        return Ok(Err(blocked));
+    }
+    let mut sources = inputs::gather(&ctx.client, &exec.metadata, &spec.program, Some(container)).await?;
+    sources.stdin = exec.spec.stdin.as_ref().and_then(|stdin| stdin.value.clone());
     Ok(resolve(&spec.program, &sources).map(Box::new).map_err(|missing| Blocked::from(&missing)))
 }

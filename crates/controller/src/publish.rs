@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::act::{Shown, What};
 use crate::context::Ctx;
+use crate::events::warnings;
 use crate::exec::Error;
 use crate::observe::Observation;
 use crate::status::project;
@@ -59,7 +60,9 @@ pub(crate) async fn publish(
                 ctx.steps.tell(|| Step::Restored { run: record.clone(), from: to - took, to });
             }
         }
-        for event in story(exec.status.as_ref(), &status) {
+        let seen = exec.status.as_ref().and_then(|old| old.observed_generation);
+        let warnings = warnings(seen, status.observed_generation, &exec.spec.warnings());
+        for event in warnings.into_iter().chain(story(exec.status.as_ref(), &status)) {
             ctx.events.tell(exec, event);
         }
     }

@@ -51,7 +51,10 @@ fn waiting(
     );
     let mut status = match last_try {
         Some(record) => run(record, false, None),
-        None if has_outcome && !elsewhere => return old.clone(),
+        // Whoever has the bytes is to see that they are waited for.
+        None if has_outcome && !elsewhere && blocked.reason != oncelet_core::Reason::StdinNotUploaded => {
+            return old.clone();
+        }
         None => ContainerExecStatus { state: Some(ExecState::Waiting), ..ContainerExecStatus::default() },
     };
     status.message = Some(blocked.message.clone());

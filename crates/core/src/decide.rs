@@ -104,6 +104,8 @@ pub enum Reason {
     SecretNotFound,
     /// A referenced field does not exist.
     FieldNotFound,
+    /// What the program is to read from stdin is not uploaded, or not all of it.
+    StdinNotUploaded,
     /// A dotenv file cannot be read or parsed.
     EnvFileNotUsable,
     /// The declared program differs from the recorded one, and `onChange` is `Fail`.
@@ -271,6 +273,7 @@ impl Reason {
             | Self::ContainerNotHealthy
             | Self::ConfigMapNotFound
             | Self::SecretNotFound
+            | Self::StdinNotUploaded
             | Self::EnvFileNotUsable => POLL,
         }
     }

@@ -27,6 +27,54 @@ pub struct Program {
     /// The user (`name`, `uid`, `user:group`) to run as; the container's own where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// What it reads from stdin; nothing where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Stdin>,
+}
+
+/// What a program reads from stdin, as declared. Bytes that come with the object are kept by their hash alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stdin {
+    /// Text in the object.
+    Value(StdinDigest),
+    /// Bytes that were uploaded beside the object.
+    Upload(StdinDigest),
+    /// A key of a `ConfigMap` in the object's namespace.
+    ConfigMapKeyRef {
+        /// The `ConfigMap`.
+        name: String,
+        /// The key in its `data` or `binaryData`.
+        key: String,
+        /// Whether stdin is empty where the key does not exist.
+        optional: bool,
+    },
+    /// A key of a `Secret` in the object's namespace.
+    SecretKeyRef {
+        /// The `Secret`.
+        name: String,
+        /// The key in its `data`.
+        key: String,
+        /// Whether stdin is empty where the key does not exist.
+        optional: bool,
+    },
+}
+
+/// How many bytes, and which.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StdinDigest {
+    /// How many.
+    pub bytes: u64,
+    /// Their SHA-256 in lower-case hex.
+    pub sha256: String,
+}
+
+impl StdinDigest {
+    /// That of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(bytes)) }
+    }
 }
 
 /// One declared environment variable.
@@ -133,6 +181,20 @@ impl Program {
             part(&[u8::from(optional.is_some())]);
             part(optional.as_deref().unwrap_or_default().as_bytes());
         }
+        // Only where there is one: programs without had their fingerprints before there was any.
+        if let Some(stdin) = &self.stdin {
+            let (kind, values): (&str, [&str; 3]) = match stdin {
+                Stdin::Value(digest) => ("value", [&digest.bytes.to_string(), &digest.sha256, ""]),
+                Stdin::Upload(digest) => ("upload", [&digest.bytes.to_string(), &digest.sha256, ""]),
+                Stdin::ConfigMapKeyRef { name, key, optional } => ("configMap", [name, key, bool_name(*optional)]),
+                Stdin::SecretKeyRef { name, key, optional } => ("secret", [name, key, bool_name(*optional)]),
+            };
+            part(b"stdin");
+            part(kind.as_bytes());
+            for value in values {
+                part(value.as_bytes());
+            }
+        }
         Fingerprint(hex(&hash.finalize()))
     }
 
@@ -145,6 +207,7 @@ impl Program {
             ("envFiles", self.env_files != other.env_files),
             ("workingDirectory", self.working_directory != other.working_directory),
             ("user", self.user != other.user),
+            ("stdin", self.stdin != other.stdin),
         ]
         .into_iter()
         .filter_map(|(field, differs)| differs.then_some(field))
@@ -202,8 +265,38 @@ mod tests {
             env_files: vec!["/etc/env".into()],
             working_directory: Some("/".into()),
             user: None,
+            stdin: None,
         };
         assert_eq!(full.fingerprint().as_str(), "c58c0894aa6554eeae2f4f27727a1138b023c422de1ea8aadbb2a6604a2adf1a");
+        let fed = Program { stdin: Some(Stdin::Value(StdinDigest::of(b"hello\n"))), ..full };
+        assert_eq!(fed.fingerprint().as_str(), "f67cc6eeef034fa166fe073c2ff10fe62bd049099a217a8147fa12d1495fe724");
+    }
+
+    #[test]
+    fn another_stdin_is_another_program() {
+        let key = |name: &str, optional| Stdin::ConfigMapKeyRef { name: name.into(), key: "k".into(), optional };
+        let all = [
+            None,
+            Some(Stdin::Value(StdinDigest::of(b""))),
+            Some(Stdin::Value(StdinDigest::of(b"a"))),
+            Some(Stdin::Upload(StdinDigest::of(b"a"))),
+            Some(key("x", false)),
+            Some(key("x", true)),
+            Some(key("y", false)),
+            Some(Stdin::SecretKeyRef { name: "x".into(), key: "k".into(), optional: false }),
+        ]
+        .map(|stdin| Program { stdin, ..program(&[]) });
+        let distinct: std::collections::HashSet<_> = all.iter().map(Program::fingerprint).collect();
+        assert_eq!(distinct.len(), all.len());
+        assert_eq!(all[0].differences(&all[2]), ["stdin"]);
+    }
+
+    #[test]
+    fn the_text_of_stdin_is_kept_by_its_hash_alone() {
+        let fed = Program { stdin: Some(Stdin::Value(StdinDigest::of(b"hunter2"))), ..program(&[]) };
+        let kept = serde_json::to_string(&fed).unwrap();
+        assert!(!kept.contains("hunter2") && kept.contains(r#""stdin":{"value":{"bytes":7,"#), "{kept}");
+        assert_eq!(serde_json::from_str::<Program>(&kept).unwrap(), fed);
     }
 
     #[test]

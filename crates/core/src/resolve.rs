@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::program::hex;
-use crate::{Program, ValueSource, dotenv};
+use crate::{Program, Stdin, StdinDigest, ValueSource, dotenv};
 
 /// What the references of a program may point to. Gathered by the caller; a missing entry is a missing object.
 #[derive(Clone, Default)]
@@ -20,11 +20,13 @@ pub struct Sources {
     /// `containerFieldRef` paths and their values.
     pub container_fields: BTreeMap<String, String>,
     /// `ConfigMap`s by name.
-    pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
+    pub config_maps: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// `Secret`s by name.
     pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// The text of each dotenv file by path, or why it could not be read.
     pub env_files: BTreeMap<String, Result<String, String>>,
+    /// The text that the object has for stdin.
+    pub stdin: Option<String>,
 }
 
 /// What a program gets. Holds secrets: neither shown nor stored.
@@ -34,8 +36,29 @@ pub struct Resolved {
     pub args: Vec<String>,
     /// The variables added to the container's own, each name once, in order.
     pub env: Vec<(String, String)>,
+    /// What it reads from stdin; nothing where absent.
+    pub stdin: Option<Input>,
     /// The same, fit to be shown and stored.
     pub effective: Effective,
+}
+
+/// What a program reads from stdin.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Input {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// Bytes that are fetched while they are delivered.
+    Uploaded(StdinDigest),
+}
+
+impl Input {
+    /// How many bytes, and which.
+    pub fn digest(&self) -> StdinDigest {
+        match self {
+            Self::Bytes(bytes) => StdinDigest::of(bytes),
+            Self::Uploaded(digest) => digest.clone(),
+        }
+    }
 }
 
 impl fmt::Debug for Resolved {
@@ -51,6 +74,23 @@ pub struct Effective {
     pub args: Vec<Shown>,
     /// The variables.
     pub env: Vec<(String, Shown)>,
+    /// What it read from stdin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<ShownStdin>,
+}
+
+/// What a program read from stdin, fit to be shown: how much, and its hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownStdin {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Their SHA-256; not where they came from a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// SHA-256, salted with the word `stdin`; only where they came from a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_sha256: Option<String>,
 }
 
 /// A value fit to be shown.
@@ -67,18 +107,18 @@ pub struct Shown {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MissingInput {
     /// No such `ConfigMap` or key.
-    #[error("env {variable}: {what}")]
+    #[error("{field}: {what}")]
     ConfigMap {
-        /// The variable.
-        variable: String,
+        /// What refers to it: a variable, or stdin.
+        field: String,
         /// What is missing.
         what: String,
     },
     /// No such `Secret` or key.
-    #[error("env {variable}: {what}")]
+    #[error("{field}: {what}")]
     Secret {
-        /// The variable.
-        variable: String,
+        /// What refers to it: a variable, or stdin.
+        field: String,
         /// What is missing.
         what: String,
     },
@@ -114,22 +154,24 @@ impl Value {
     }
 
     fn into_shown(self, salt: &str) -> (String, Shown) {
-        let secret_sha256 = self.secret.then(|| {
-            let mut hash = Sha256::new();
-            hash.update(salt.as_bytes());
-            hash.update([0]);
-            hash.update(self.real.as_bytes());
-            hex(&hash.finalize())
-        });
+        let secret_sha256 = self.secret.then(|| salted(salt, self.real.as_bytes()));
         (self.real, Shown { text: self.shown, secret_sha256 })
     }
+}
+
+fn salted(salt: &str, value: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(salt.as_bytes());
+    hash.update([0]);
+    hash.update(value);
+    hex(&hash.finalize())
 }
 
 /// Resolves `program` against `sources`.
 ///
 /// Variables of the dotenv files come first, then `env` in order; a later one replaces an earlier one of the same
 /// name. `$(NAME)` in a value refers to variables before it, in an argument to all; `$$(NAME)` is the text
-/// `$(NAME)`; a reference to an unknown name stays as it is, as in Kubernetes.
+/// `$(NAME)`; a reference to an unknown name stays as it is, as in Kubernetes. Nothing is substituted in stdin.
 pub fn resolve(program: &Program, sources: &Sources) -> Result<Resolved, MissingInput> {
     let mut env = Environment::default();
     for path in &program.env_files {
@@ -157,7 +199,61 @@ pub fn resolve(program: &Program, sources: &Sources) -> Result<Resolved, Missing
             ((name.clone(), real), (name, shown))
         })
         .unzip();
-    Ok(Resolved { args, env, effective: Effective { args: shown_args, env: shown_env } })
+    let stdin = program.stdin.as_ref().map(|stdin| input(stdin, sources)).transpose()?;
+    let shown_stdin = program.stdin.as_ref().zip(stdin.as_ref()).map(|(declared, input)| shown_stdin(declared, input));
+    Ok(Resolved { args, env, stdin, effective: Effective { args: shown_args, env: shown_env, stdin: shown_stdin } })
+}
+
+fn input(stdin: &Stdin, sources: &Sources) -> Result<Input, MissingInput> {
+    let found = match stdin {
+        Stdin::Value(_) => sources.stdin.clone().map(String::into_bytes),
+        Stdin::Upload(digest) => return Ok(Input::Uploaded(digest.clone())),
+        Stdin::ConfigMapKeyRef { name, key, optional } => config_map_key("stdin", name, key, *optional, sources)?,
+        Stdin::SecretKeyRef { name, key, optional } => secret_key("stdin", name, key, *optional, sources)?,
+    };
+    Ok(Input::Bytes(found.unwrap_or_default()))
+}
+
+fn shown_stdin(declared: &Stdin, input: &Input) -> ShownStdin {
+    let StdinDigest { bytes, sha256 } = input.digest();
+    match (declared, input) {
+        (Stdin::SecretKeyRef { .. }, Input::Bytes(secret)) => {
+            ShownStdin { bytes, sha256: None, secret_sha256: Some(salted("stdin", secret)) }
+        }
+        _ => ShownStdin { bytes, sha256: Some(sha256), secret_sha256: None },
+    }
+}
+
+fn config_map_key(
+    field: &str,
+    name: &str,
+    key: &str,
+    optional: bool,
+    sources: &Sources,
+) -> Result<Option<Vec<u8>>, MissingInput> {
+    let missing = |what: String| MissingInput::ConfigMap { field: field.to_owned(), what };
+    match sources.config_maps.get(name).map(|data| data.get(key)) {
+        Some(Some(bytes)) => Ok(Some(bytes.clone())),
+        _ if optional => Ok(None),
+        Some(None) => Err(missing(format!("ConfigMap {name:?} has no key {key:?}"))),
+        None => Err(missing(format!("ConfigMap {name:?} not found"))),
+    }
+}
+
+fn secret_key(
+    field: &str,
+    name: &str,
+    key: &str,
+    optional: bool,
+    sources: &Sources,
+) -> Result<Option<Vec<u8>>, MissingInput> {
+    let missing = |what: String| MissingInput::Secret { field: field.to_owned(), what };
+    match sources.secrets.get(name).map(|data| data.get(key)) {
+        Some(Some(bytes)) => Ok(Some(bytes.clone())),
+        _ if optional => Ok(None),
+        Some(None) => Err(missing(format!("Secret {name:?} has no key {key:?}"))),
+        None => Err(missing(format!("Secret {name:?} not found"))),
+    }
 }
 
 fn value_of(
@@ -178,33 +274,25 @@ fn value_of(
             None => Err(MissingInput::Field { variable, what: format!("the container has no field {path}") }),
         },
         ValueSource::ConfigMapKeyRef { name, key, optional } => {
-            match sources.config_maps.get(name).map(|data| data.get(key)) {
-                Some(Some(value)) => Ok(Some(Value::plain(value.clone()))),
-                _ if *optional => Ok(None),
-                Some(None) => {
-                    Err(MissingInput::ConfigMap { variable, what: format!("ConfigMap {name:?} has no key {key:?}") })
+            let field = format!("env {variable}");
+            let Some(bytes) = config_map_key(&field, name, key, *optional, sources)? else { return Ok(None) };
+            match String::from_utf8(bytes) {
+                Ok(text) => Ok(Some(Value::plain(text))),
+                Err(_) => {
+                    let what = format!("key {key:?} of ConfigMap {name:?} is not UTF-8 text");
+                    Err(MissingInput::ConfigMap { field, what })
                 }
-                None => Err(MissingInput::ConfigMap { variable, what: format!("ConfigMap {name:?} not found") }),
             }
         }
         ValueSource::SecretKeyRef { name, key, optional } => {
-            match sources.secrets.get(name).map(|data| data.get(key)) {
-                Some(Some(bytes)) => match std::str::from_utf8(bytes) {
-                    Ok(text) => Ok(Some(Value {
-                        real: text.to_owned(),
-                        shown: format!("<from secret {name}/{key}>"),
-                        secret: true,
-                    })),
-                    Err(_) => Err(MissingInput::Secret {
-                        variable,
-                        what: format!("key {key:?} of Secret {name:?} is not UTF-8 text"),
-                    }),
-                },
-                _ if *optional => Ok(None),
-                Some(None) => {
-                    Err(MissingInput::Secret { variable, what: format!("Secret {name:?} has no key {key:?}") })
+            let field = format!("env {variable}");
+            let Some(bytes) = secret_key(&field, name, key, *optional, sources)? else { return Ok(None) };
+            match String::from_utf8(bytes) {
+                Ok(real) => Ok(Some(Value { real, shown: format!("<from secret {name}/{key}>"), secret: true })),
+                Err(_) => {
+                    let what = format!("key {key:?} of Secret {name:?} is not UTF-8 text");
+                    Err(MissingInput::Secret { field, what })
                 }
-                None => Err(MissingInput::Secret { variable, what: format!("Secret {name:?} not found") }),
             }
         }
     }
@@ -266,7 +354,10 @@ mod tests {
 
     fn sources() -> Sources {
         let mut sources = Sources::default();
-        sources.config_maps.insert("app".into(), BTreeMap::from([("host".into(), "db.local".into())]));
+        sources.config_maps.insert(
+            "app".into(),
+            BTreeMap::from([("host".into(), b"db.local".to_vec()), ("blob".into(), vec![0, 0xff])]),
+        );
         sources.secrets.insert(
             "db".into(),
             BTreeMap::from([("password".into(), b"hunter2".to_vec()), ("raw".into(), vec![0xff])]),
@@ -334,6 +425,41 @@ mod tests {
         assert_eq!(resolved(&[], vec![config(true), secret("PW", "nope", true)]).unwrap().env, []);
         let field = EnvVar { name: "F".into(), source: ValueSource::FieldRef("metadata.nope".into()) };
         assert_eq!(error(field), "env F: the object has no field metadata.nope");
+    }
+
+    #[test]
+    fn stdin_arrives_byte_for_byte_and_a_secret_one_is_shown_nowhere() {
+        let got = |stdin, text: Option<&str>| {
+            let sources = Sources { stdin: text.map(str::to_owned), ..sources() };
+            let resolved =
+                resolve(&Program { stdin: Some(stdin), env: vec![text_var()], ..Program::default() }, &sources);
+            resolved.map(|resolved| (resolved.stdin, resolved.effective.stdin.unwrap()))
+        };
+        let key = |secret: bool, name: &str, key: &str, optional| {
+            let (name, key) = (name.to_owned(), key.to_owned());
+            if secret {
+                Stdin::SecretKeyRef { name, key, optional }
+            } else {
+                Stdin::ConfigMapKeyRef { name, key, optional }
+            }
+        };
+        let written = "$(A) $$ \r\n";
+        let (input, shown) = got(Stdin::Value(StdinDigest::of(written.as_bytes())), Some(written)).unwrap();
+        assert!(input == Some(Input::Bytes(written.into())) && shown.sha256.is_some());
+        let (input, _) = got(key(false, "app", "blob", false), None).unwrap();
+        assert!(input == Some(Input::Bytes(vec![0, 0xff])));
+        let (input, shown) = got(key(true, "db", "raw", false), None).unwrap();
+        assert!(input == Some(Input::Bytes(vec![0xff])));
+        assert!(shown.sha256.is_none() && shown.secret_sha256.is_some() && shown.bytes == 1);
+        let (input, _) = got(key(true, "none", "k", true), None).unwrap();
+        assert!(input == Some(Input::Bytes(vec![])), "an optional one that is not there is empty");
+        let missing = |stdin| got(stdin, None).map(drop).unwrap_err().to_string();
+        assert_eq!(missing(key(true, "db", "nope", false)), "stdin: Secret \"db\" has no key \"nope\"");
+        assert_eq!(missing(key(false, "none", "k", false)), "stdin: ConfigMap \"none\" not found");
+    }
+
+    fn text_var() -> EnvVar {
+        text("A", "1")
     }
 
     #[test]

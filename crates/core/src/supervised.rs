@@ -118,6 +118,18 @@ pub enum Finding {
     },
 }
 
+impl Finding {
+    /// What follows for a run of `program`. What one reads from stdin is at hand only where it is launched afresh: then the
+    /// bytes are those whose hash its exec knows. The gate keeps the exec that is given up from starting it a second time.
+    #[must_use]
+    pub fn of_program(self, program: &Program) -> Self {
+        match self {
+            Self::StartExec if program.stdin.is_some() => Self::Withdraw,
+            other => other,
+        }
+    }
+}
+
 /// Judges an open supervised run. `hint` is what the engine says of its exec, `None` where the state holds none.
 ///
 /// # Guarantees
@@ -258,6 +270,16 @@ mod tests {
         assert_eq!(examine(&starting(), &Gate::Open, &runs, Some(ExecHint::Exited(127))), Finding::Withdraw);
         assert_eq!(examine(&starting(), &Gate::Open, &runs, Some(ExecHint::NeverStarted)), Finding::StartExec);
         assert_eq!(examine(&starting(), &Gate::Open, &runs, Some(ExecHint::Running)), Finding::LookAgain);
+    }
+
+    #[test]
+    fn a_program_with_stdin_is_launched_afresh_where_others_are_started() {
+        let fed = Program { stdin: Some(crate::Stdin::Value(crate::StdinDigest::of(b"x"))), ..Program::default() };
+        assert_eq!(Finding::StartExec.of_program(&fed), Finding::Withdraw);
+        assert_eq!(Finding::StartExec.of_program(&Program::default()), Finding::StartExec);
+        for finding in [Finding::Release, Finding::LookAgain, Finding::Follow, Finding::Withdraw] {
+            assert_eq!(finding.clone().of_program(&fed), finding);
+        }
     }
 
     #[test]

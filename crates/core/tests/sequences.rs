@@ -184,7 +184,8 @@ impl World {
                 };
                 (record.clone(), ownership)
             });
-            let inputs = Ok(Box::new(Resolved { args: vec![], env: vec![], effective: Effective::default() }));
+            let inputs =
+                Ok(Box::new(Resolved { args: vec![], env: vec![], stdin: None, effective: Effective::default() }));
             match found {
                 None => Memory::NeverRan { inputs },
                 Some((record, _)) if record.may_be_claimed_again() => {

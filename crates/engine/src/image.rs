@@ -6,7 +6,7 @@ use bollard::{auth::DockerCredentials, models::CreateImageInfo, query_parameters
 use docker_credential::DockerCredential;
 use futures::StreamExt;
 
-use crate::{Engine, Error, engine::CALL};
+use crate::{Engine, Error, engine::CALL, limits};
 
 /// How far a pull is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub struct Progress {
 impl Engine {
     /// Whether the engine has the image.
     pub async fn has_image(&self, image: &str) -> Result<bool, Error> {
+        limits::check_image(image)?;
         match self.call("image_inspect", CALL, |docker| async move { docker.inspect_image(image).await }).await {
             Ok(_) => Ok(true),
             Err(Error::Rejected { status: 404, .. }) => Ok(false),
@@ -37,6 +38,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Rejected`] with the registry's own words, where it cannot be had.
     pub async fn pull_image(&self, image: &str, mut progress: impl FnMut(Progress)) -> Result<(), Error> {
+        limits::check_image(image)?;
         let (name, tag) = with_tag(image);
         let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).build();
         let registry = registry(image).to_owned();

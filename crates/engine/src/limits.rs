@@ -44,11 +44,34 @@ pub(crate) fn check(command: &[String], env: &[(String, String)]) -> Result<(), 
     Ok(())
 }
 
-/// Checks a name or ID before it becomes a part of a URL path.
+/// Checks a container's name or ID before it becomes a part of a URL path.
 pub(crate) fn check_reference(reference: &str) -> Result<(), Error> {
-    let valid = reference.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && reference.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
-    if valid { Ok(()) } else { refuse(format!("{reference:?} is not a container's name or ID")) }
+    if is_name(reference) { Ok(()) } else { refuse(format!("{reference:?} is not a container's name or ID")) }
+}
+
+/// The same for a network. `container:ID`, which would enter another container's network, is none.
+pub(crate) fn check_network(name: &str) -> Result<(), Error> {
+    if is_name(name) { Ok(()) } else { refuse(format!("{name:?} is not the name of a network")) }
+}
+
+/// The same for a volume: engines take a path in its place for a directory of their machine.
+pub(crate) fn check_volume(name: &str) -> Result<(), Error> {
+    if is_name(name) { Ok(()) } else { refuse(format!("{name:?} is not the name of a volume")) }
+}
+
+/// The same for an image: `[REGISTRY[:PORT]/]PATH[:TAG][@DIGEST]`, or an ID.
+pub(crate) fn check_image(image: &str) -> Result<(), Error> {
+    let is_part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':' | '@'))
+    };
+    if image.split('/').all(is_part) { Ok(()) } else { refuse(format!("{image:?} is not the name of an image")) }
+}
+
+/// What engines allow as a name. None of it has a meaning in a URL.
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
 }
 
 pub(crate) fn refuse<T>(message: String) -> Result<T, Error> {
@@ -97,10 +120,24 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_cannot_leave_its_place_in_the_url() {
-        for bad in ["", "..", "a/b", "a?b", "a b", "-x", "a%2f"] {
-            assert!(check_reference(bad).is_err(), "{bad}");
+    fn a_name_cannot_leave_its_place_in_the_url() {
+        let bad = ["", "..", "../volumes/prune?x=", "a/../b", "a?b", "a#b", "a b", "-x", "a%2f", "a\n", "/etc", "a//b"];
+        for check in [check_reference, check_network, check_volume, check_image] {
+            for name in bad {
+                assert!(check(name).is_err(), "{name:?}");
+            }
+            assert!(check("my_app-1.x").is_ok());
         }
-        assert!(check_reference("my_app-1.x").is_ok());
+        for check in [check_reference, check_network, check_volume] {
+            assert!(check("a/b").is_err() && check("container:other").is_err());
+        }
+    }
+
+    #[test]
+    fn images_are_named_as_registries_name_them() {
+        for image in ["postgres", "postgres:17", "localhost:5000/a/b_c:1.2-x", "ghcr.io/a/b@sha256:00ff", "sha256:00ff"]
+        {
+            assert!(check_image(image).is_ok(), "{image}");
+        }
     }
 }

@@ -14,19 +14,24 @@ mod archive;
 mod install;
 mod port;
 mod run;
+mod voice;
 
+use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::Stream;
 use jiff::Timestamp;
 use oncelet_shim::frame::Frame;
 use oncelet_shim::{ORDER_VARIABLE, Order, Place, Task};
 
 use crate::{ContainerId, Engine, Error, ExecId, FailureReason, NewExec, OutputStream};
+use voice::Voice;
 
 pub use install::Supervisor;
 pub(crate) use install::Supervisors;
-pub use oncelet_shim::{Claim, End, Exit, Record, Started, StopReason};
+pub use oncelet_shim::{Claim, End, Exit, Record, Started, StdinDigest, StopReason};
 pub use port::{PortProbe, PortState, PortTry};
 pub use run::SupervisedRun;
 
@@ -34,6 +39,9 @@ pub use run::SupervisedRun;
 const LARGEST_ORDER: usize = 96 * 1024;
 /// How long small tasks of the supervisor may take.
 const TASK: Duration = Duration::from_secs(30);
+
+/// The bytes that a program reads from its stdin. An error ends them, and nothing is started then.
+pub type StdinSource = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// What a supervised run is to be like.
 #[derive(Clone, Debug)]
@@ -46,6 +54,9 @@ pub struct Supervision {
     pub timeout: Option<Duration>,
     /// How long it has from SIGTERM to SIGKILL then.
     pub grace: Duration,
+    /// What the program reads from its stdin; it is empty where nothing is given. The bytes are handed to
+    /// [`Engine::start_supervised`].
+    pub stdin: Option<StdinDigest>,
     /// What is kept with the claim in the container, for a daemon that has lost its store. Left out where it is too long.
     pub description: serde_json::Value,
 }
@@ -85,7 +96,13 @@ pub enum SupervisedEnd {
         /// In words.
         message: String,
     },
-    /// The supervisor could not do its work, and has started nothing.
+    /// What arrived for the program's stdin is not what [`Supervision::stdin`] announces. Nothing was started, and the run may
+    /// be started again.
+    StdinIncomplete {
+        /// Why.
+        message: String,
+    },
+    /// The supervisor could not do its work, and has started nothing: no room for the record or for the program's stdin.
     Unusable {
         /// Why.
         message: String,
@@ -117,6 +134,7 @@ impl Engine {
             nonce: supervision.nonce.clone(),
             timeout_seconds: supervision.timeout.map(|limit| limit.as_secs()),
             grace_seconds: supervision.grace.as_secs(),
+            stdin: supervision.stdin.clone(),
             description,
         };
         let mut order = written(task(supervision.description.clone()));
@@ -130,13 +148,21 @@ impl Engine {
         self.create(supervisor.container(), &NewExec { command, env, ..new.clone() }, true).await
     }
 
-    /// Starts a supervised program and listens to its supervisor.
+    /// Starts a supervised program and listens to its supervisor. `stdin` gives the bytes that [`Supervision::stdin`]
+    /// announced. They are sent at the pace at which the container takes them, as long as the returned value lives; the program
+    /// is started once all of them are there.
     ///
     /// # Errors
     /// As [`Engine::start_exec`]. Whatever the error, the gate lets the program be started once.
-    pub async fn start_supervised(&self, container: &ContainerId, exec: &ExecId) -> Result<SupervisedRun, Error> {
-        let (running, stdin) = self.start_supervisor(exec, container).await?;
-        Ok(SupervisedRun::new(self.clone(), container.clone(), running, stdin, [0, 0]))
+    pub async fn start_supervised(
+        &self,
+        container: &ContainerId,
+        exec: &ExecId,
+        stdin: Option<StdinSource>,
+    ) -> Result<SupervisedRun, Error> {
+        let (running, input) = self.start_supervisor(exec, container).await?;
+        let voice = input.map(|input| Voice::new(input, stdin));
+        Ok(SupervisedRun::new(self.clone(), container.clone(), running, voice, [0, 0]))
     }
 
     /// Listens to the supervisor of a run that was claimed before, from the given bytes of stdout and stderr on. `user` is
@@ -152,8 +178,9 @@ impl Engine {
         let task =
             Task::Follow { place: Place::new(container.as_str(), run), stdout_from: from[0], stderr_from: from[1] };
         let exec = self.create_task(&supervisor, task, user, true).await?;
-        let (running, stdin) = self.start_supervisor(&exec, container).await?;
-        Ok(SupervisedRun::new(self.clone(), container.clone(), running, stdin, from))
+        let (running, input) = self.start_supervisor(&exec, container).await?;
+        let voice = input.map(|input| Voice::new(input, None));
+        Ok(SupervisedRun::new(self.clone(), container.clone(), running, voice, from))
     }
 
     /// Ends the program of a run and its children: SIGTERM, the grace, SIGKILL. Returns when nothing of it is left, at once

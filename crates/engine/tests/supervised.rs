@@ -7,10 +7,13 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use futures::TryStreamExt;
 use futures::future::join_all;
-use oncelet_engine::supervise::{End, Exit, StopReason, SupervisedEnd, SupervisedEvent, SupervisedRun, Supervision};
+use futures::{StreamExt, TryStreamExt};
+use oncelet_engine::supervise::{
+    End, Exit, StdinDigest, StdinSource, StopReason, SupervisedEnd, SupervisedEvent, SupervisedRun, Supervision,
+};
 use oncelet_engine::{Engine, ErrorKind, ExecId, FailureReason, NewExec, OutputStream};
+use sha2::{Digest, Sha256};
 use support::{Waiting, command, sh};
 
 on_each_engine! {
@@ -27,6 +30,7 @@ on_each_engine! {
     a_user_without_rights_is_supervised,
     a_container_with_nothing_but_its_program_is_supervised,
     a_forgotten_run_runs_again,
+    a_program_reads_its_stdin_whole_or_is_not_started,
     a_supervisor_that_was_removed_is_no_missing_command,
     where_nothing_was_claimed_there_is_no_record,
 }
@@ -37,6 +41,7 @@ fn terms(run: &str) -> Supervision {
         nonce: "n".into(),
         timeout: None,
         grace: Duration::from_secs(1),
+        stdin: None,
         description: serde_json::json!({"what": "a test"}),
     }
 }
@@ -53,7 +58,7 @@ async fn create(container: &Waiting, new: &NewExec, terms: &Supervision) -> Exec
 
 async fn start(container: &Waiting, new: &NewExec, terms: &Supervision) -> SupervisedRun {
     let exec = create(container, new, terms).await;
-    container.engine.start_supervised(&container.id, &exec).await.unwrap()
+    container.engine.start_supervised(&container.id, &exec, None).await.unwrap()
 }
 
 struct Told {
@@ -133,7 +138,7 @@ async fn a_supervised_program_tells_everything_and_leaves_a_record(engine: Engin
 
     // The logs stay until they are known to be safe.
     assert_eq!(log(&container, &run("a"), OutputStream::Stdout, 0).await, b"out\n");
-    supervised.stored().await.unwrap();
+    supervised.stored();
     eventually("the logs are removed", async || {
         let gone = container.engine.read_log(&container.id, &run("a"), OutputStream::Stdout, 0).await.err()?;
         (gone.kind() == ErrorKind::NotFound).then_some(())
@@ -148,7 +153,7 @@ async fn of_many_execs_of_one_run_one_starts_the_program(engine: Engine) {
     let terms = terms("b");
     let execs = join_all((0..8).map(|_| create(&container, &new, &terms))).await;
     let ends = join_all(execs.iter().map(|exec| async {
-        let mut supervised = container.engine.start_supervised(&container.id, exec).await.unwrap();
+        let mut supervised = container.engine.start_supervised(&container.id, exec, None).await.unwrap();
         listen(&mut supervised).await.end
     }))
     .await;
@@ -342,11 +347,52 @@ async fn a_forgotten_run_runs_again(engine: Engine) {
     assert_eq!(tell(&container, &sh("exit 8"), &terms("a")).await.exit().end, End::Code(8));
 }
 
+fn digest(bytes: &[u8]) -> StdinDigest {
+    StdinDigest { bytes: bytes.len() as u64, sha256: format!("{:x}", Sha256::digest(bytes)) }
+}
+
+fn source(bytes: Vec<u8>) -> StdinSource {
+    let pieces: Vec<_> = bytes.chunks(50_000).map(|piece| Ok(piece.to_vec().into())).collect();
+    Box::pin(futures::stream::iter(pieces))
+}
+
+async fn a_program_reads_its_stdin_whole_or_is_not_started(engine: Engine) {
+    let container = Waiting::named(engine, "stdin").await;
+    let input: Vec<u8> = (0..20_000_003_u32).map(|number| (number % 253) as u8).collect();
+    let terms = Supervision { stdin: Some(digest(&input)), ..terms("a") };
+    let new = sh("touch /tmp/ran; sha256sum");
+    // As when the daemon is killed in the middle, and when the source has nothing more to give.
+    let exec = create(&container, &new, &terms).await;
+    let endless = source(input[..5_000_000].to_vec()).chain(futures::stream::pending());
+    let mut cut = container.engine.start_supervised(&container.id, &exec, Some(Box::pin(endless))).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(500), cut.next()).await.is_err(), "it waits for the rest");
+    drop(cut);
+    let exec = create(&container, &new, &terms).await;
+    let broken = source(input[..7_000_000].to_vec());
+    let broken = broken.chain(futures::stream::iter([Err(std::io::Error::other("the upload is gone"))]));
+    let mut broken = container.engine.start_supervised(&container.id, &exec, Some(Box::pin(broken))).await.unwrap();
+    let SupervisedEnd::StdinIncomplete { message } = listen(&mut broken).await.end else { panic!("incomplete") };
+    assert!(message.contains("the upload is gone") && message.contains("ended after 7000000 of 20000003"), "{message}");
+    assert!(container.sh("[ ! -e /tmp/ran ] && echo none").await.text() == "none\n");
+    assert!(!container.engine.has_record(&container.id, &run("a")).await.unwrap());
+
+    let exec = create(&container, &new, &terms).await;
+    let mut whole = container.engine.start_supervised(&container.id, &exec, Some(source(input.clone()))).await.unwrap();
+    let told = listen(&mut whole).await;
+    assert_eq!(String::from_utf8(told.stdout).unwrap(), format!("{}  -\n", digest(&input).sha256));
+    whole.stored();
+    // Too late: that is heard before anything is sent.
+    let exec = create(&container, &new, &terms).await;
+    let never = Box::pin(futures::stream::pending());
+    let mut late = container.engine.start_supervised(&container.id, &exec, Some(never)).await.unwrap();
+    assert_eq!(listen(&mut late).await.end, SupervisedEnd::Refused);
+}
+
 async fn a_supervisor_that_was_removed_is_no_missing_command(engine: Engine) {
     let container = Waiting::named(engine, "removed").await;
     let exec = create(&container, &sh("echo ran"), &terms("a")).await;
     container.sh("rm -rf /.oncelet").await;
-    let mut supervised = container.engine.start_supervised(&container.id, &exec).await.unwrap();
+    let mut supervised = container.engine.start_supervised(&container.id, &exec, None).await.unwrap();
     let told = listen(&mut supervised).await;
     assert!(matches!(told.end, SupervisedEnd::Unusable { .. }), "{:?}", told.end);
     // The next one finds it put back.

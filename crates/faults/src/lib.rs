@@ -17,6 +17,10 @@ pub const POINTS: &[(&str, &str)] = &[
     ("exec-created", "the claim; the engine has an exec that the store does not know"),
     ("exec-recorded", "the claim and the exec's ID; nothing was started"),
     ("start-asked", "the same; the start was asked for and not answered"),
+    (
+        "stdin-part",
+        "the claim and the exec's ID; a part of what the program is to read is being fetched, nothing was started",
+    ),
     ("started", "the claim in the container; the program runs, and the store does not know"),
     ("start-recorded", "that the program runs"),
     ("output", "that the program runs; some output is in memory"),

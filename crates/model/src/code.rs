@@ -62,7 +62,8 @@ impl Code {
 
     /// [`decide`], and [`RunRecord::may_be_claimed_again`] as `observe::memory` asks it.
     pub(crate) fn decide(&self, found: Option<(Row, Ownership)>) -> Plan {
-        let inputs = || Ok(Box::new(Resolved { args: vec![], env: vec![], effective: Effective::default() }));
+        let inputs =
+            || Ok(Box::new(Resolved { args: vec![], env: vec![], stdin: None, effective: Effective::default() }));
         let memory = match found {
             None => Memory::NeverRan { inputs: inputs() },
             Some((row, ownership)) => {

@@ -40,7 +40,7 @@ fn ignore_absence(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn private() -> OpenOptions {
+pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     // Others may write in the container's directory: a link of theirs is not followed.
     options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());

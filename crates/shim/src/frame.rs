@@ -24,6 +24,8 @@ pub enum Frame {
     Refused,
     /// The program could not be started, and never ran. The gate is open again.
     FailedToStart(StartFailure),
+    /// What came for the program's stdin is not what the order announces. Nothing was started, and the gate is open.
+    StdinIncomplete(Message),
     /// The order could not be carried out here, and nothing was started: no place to write, another version.
     Unusable(Message),
     /// Nobody has claimed the run.
@@ -81,6 +83,7 @@ impl Frame {
             Self::Exited(exit) => (b'X', json(exit)),
             Self::Refused => (b'R', Vec::new()),
             Self::FailedToStart(failure) => (b'F', json(failure)),
+            Self::StdinIncomplete(message) => (b'I', json(message)),
             Self::Unusable(message) => (b'U', json(message)),
             Self::NoClaim => (b'N', Vec::new()),
             Self::Abandoned(message) => (b'A', json(message)),
@@ -155,6 +158,7 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Option<Frame>, FrameError> {
         b'X' => Frame::Exited(serde_json::from_slice(payload).map_err(wrong)?),
         b'R' => Frame::Refused,
         b'F' => Frame::FailedToStart(serde_json::from_slice(payload).map_err(wrong)?),
+        b'I' => Frame::StdinIncomplete(serde_json::from_slice(payload).map_err(wrong)?),
         b'U' => Frame::Unusable(serde_json::from_slice(payload).map_err(wrong)?),
         b'N' => Frame::NoClaim,
         b'A' => Frame::Abandoned(serde_json::from_slice(payload).map_err(wrong)?),

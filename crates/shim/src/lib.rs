@@ -122,6 +122,16 @@ impl Order {
     }
 }
 
+/// What a program reads from its stdin: how much it is, and its SHA-256 in hex.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StdinDigest {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Their SHA-256: 64 lowercase hex digits.
+    pub sha256: String,
+}
+
 /// A task of the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -131,7 +141,10 @@ pub enum Task {
     /// Claim the run, start the program (the supervisor's own arguments after `--`) and watch over it.
     ///
     /// Answers [`frame::Frame::Started`], its output, [`frame::Frame::Exited`]; or [`frame::Frame::Refused`],
-    /// [`frame::Frame::FailedToStart`] or [`frame::Frame::Unusable`].
+    /// [`frame::Frame::FailedToStart`], [`frame::Frame::StdinIncomplete`] or [`frame::Frame::Unusable`].
+    ///
+    /// Where the program has a stdin, these bytes come first on the supervisor's own, and the run is claimed only once all of
+    /// them are here and right: a daemon that dies before has started nothing, and the next one sends them again.
     Run {
         /// Where.
         place: Place,
@@ -142,6 +155,9 @@ pub enum Task {
         timeout_seconds: Option<u64>,
         /// How long it has from SIGTERM to SIGKILL then.
         grace_seconds: u64,
+        /// What the program reads from its stdin. It is empty where nothing is given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stdin: Option<StdinDigest>,
         /// What a daemon needs that has lost its store: kept in the claim, never read here. Secrets masked.
         #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
         description: serde_json::Value,

@@ -6,9 +6,11 @@
 mod clock;
 mod disk;
 mod follow;
+mod limits;
 mod port;
 mod process;
 mod run;
+mod stdin;
 mod stop;
 mod tell;
 
@@ -49,9 +51,9 @@ fn carry_out(order: Order) -> Result<ExitCode, String> {
             tell::answer(&Frame::Hello(Hello { version: VERSION }));
             Ok(ExitCode::SUCCESS)
         }
-        Task::Run { place, nonce, timeout_seconds, grace_seconds, description } => {
+        Task::Run { place, nonce, timeout_seconds, grace_seconds, stdin, description } => {
             let command: Vec<OsString> = std::env::args_os().skip_while(|arg| arg != "--").skip(1).collect();
-            let terms = run::Terms { nonce, timeout_seconds, grace_seconds, description };
+            let terms = run::Terms { nonce, timeout_seconds, grace_seconds, stdin, description };
             run::run(&place, &terms, &command)
         }
         Task::Follow { place, stdout_from, stderr_from } => follow::follow(&place, [stdout_from, stderr_from]),

@@ -1,6 +1,7 @@
 //! Claims a run, starts its program and watches over it.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -10,10 +11,13 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oncelet_shim::frame::Frame;
-use oncelet_shim::{Claim, End, Exit, ORDER_VARIABLE, Place, StartFailure, Started, StopReason, Stream, VERSION, file};
+use oncelet_shim::frame::{Frame, Message};
+use oncelet_shim::{
+    Claim, End, Exit, ORDER_VARIABLE, Place, StartFailure, Started, StdinDigest, StopReason, Stream, VERSION, file,
+};
 use rustix::process::{WaitOptions, WaitStatus};
 
+use crate::stdin::{self, NotTaken};
 use crate::{clock, disk, process, stop, tell};
 
 /// How long the telling may stand still once the program is over.
@@ -24,6 +28,7 @@ pub(crate) struct Terms {
     pub(crate) nonce: String,
     pub(crate) timeout_seconds: Option<u64>,
     pub(crate) grace_seconds: u64,
+    pub(crate) stdin: Option<StdinDigest>,
     pub(crate) description: serde_json::Value,
 }
 
@@ -34,11 +39,16 @@ pub(crate) struct Terms {
 pub(crate) fn run(place: &Place, terms: &Terms, command: &[OsString]) -> Result<ExitCode, String> {
     let Some((program, args)) = command.split_first() else { return Err("the order names no program".to_owned()) };
     let wrong = |what: &str, error: io::Error| format!("{what} {}: {error}", place.gate());
+    let input = match terms.stdin.as_ref().map(|wanted| taken(place, wanted)).transpose()? {
+        Some(Taken::Input(input)) => Some(input),
+        Some(Taken::Answered) => return Ok(ExitCode::SUCCESS),
+        None => None,
+    };
     if !disk::make_gate(place).map_err(|error| wrong("the claim cannot be made at", error))? {
         tell::answer(&Frame::Refused);
         return Ok(ExitCode::SUCCESS);
     }
-    let begun = match begin(place, terms, program, args) {
+    let begun = match begin(place, terms, program, args, input) {
         Ok(begun) => begun,
         Err(error) => {
             // Nothing was started: the next one may try.
@@ -53,6 +63,29 @@ pub(crate) fn run(place: &Place, terms: &Terms, command: &[OsString]) -> Result<
         }
     };
     Ok(watch(place, terms, &begun))
+}
+
+enum Taken {
+    Input(File),
+    /// Nothing is to be started, and that was said.
+    Answered,
+}
+
+/// Takes the program's input before the run is claimed.
+fn taken(place: &Place, wanted: &StdinDigest) -> Result<Taken, String> {
+    // Whoever comes too late is to hear it before it has sent everything.
+    if disk::is_claimed(place) {
+        tell::answer(&Frame::Refused);
+        return Ok(Taken::Answered);
+    }
+    match stdin::take(place, wanted) {
+        Ok(input) => Ok(Taken::Input(input)),
+        Err(NotTaken::Incomplete(message)) => {
+            tell::answer(&Frame::StdinIncomplete(Message { message }));
+            Ok(Taken::Answered)
+        }
+        Err(NotTaken::NoPlace(message)) => Err(message),
+    }
 }
 
 /// A program that runs.
@@ -73,7 +106,13 @@ impl From<io::Error> for NotBegun {
     }
 }
 
-fn begin(place: &Place, terms: &Terms, program: &OsString, args: &[OsString]) -> Result<Begun, NotBegun> {
+fn begin(
+    place: &Place,
+    terms: &Terms,
+    program: &OsString,
+    args: &[OsString],
+    input: Option<File>,
+) -> Result<Begun, NotBegun> {
     let (stdout, stderr) = (disk::make_log(place, Stream::Stdout)?, disk::make_log(place, Stream::Stderr)?);
     disk::reserve_end(place)?;
     let claim = Claim {
@@ -92,7 +131,7 @@ fn begin(place: &Place, terms: &Terms, program: &OsString, args: &[OsString]) ->
     let spawned = Command::new(program)
         .args(args)
         .env_remove(ORDER_VARIABLE)
-        .stdin(Stdio::null())
+        .stdin(input.map_or_else(Stdio::null, Stdio::from))
         .stdout(stdout)
         .stderr(stderr)
         .process_group(0)

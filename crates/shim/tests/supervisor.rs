@@ -9,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use oncelet_shim::frame::{Decoder, Frame};
-use oncelet_shim::{End, Exit, ORDER_VARIABLE, Order, Place, STORED, StopReason, Stream, Task, file};
+use oncelet_shim::{End, Exit, ORDER_VARIABLE, Order, Place, STORED, StdinDigest, StopReason, Stream, Task, file};
 use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// A container's disk.
@@ -34,8 +35,22 @@ impl Disk {
             nonce: "n".into(),
             timeout_seconds: None,
             grace_seconds: 1,
+            stdin: None,
             description: serde_json::Value::Null,
         }
+    }
+
+    fn run_with_input(&self, run: &str, stdin: StdinDigest) -> Task {
+        let Task::Run { place, nonce, timeout_seconds, grace_seconds, description, .. } = self.run(run) else {
+            unreachable!()
+        };
+        Task::Run { place, nonce, timeout_seconds, grace_seconds, stdin: Some(stdin), description }
+    }
+
+    /// The names of everything that is there of runs.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path().join("c")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     fn follow(&self, run: &str, from: [u64; 2]) -> Task {
@@ -191,6 +206,101 @@ fn the_program_gets_neither_the_order_nor_the_supervisors_stdin() {
     assert_eq!(output(&frames, Stream::Stdout), "0\n");
 }
 
+fn digest(bytes: &[u8]) -> StdinDigest {
+    StdinDigest { bytes: bytes.len() as u64, sha256: format!("{:x}", Sha256::digest(bytes)) }
+}
+
+/// Sends `input` to the supervisor and then the word that everything is stored.
+fn send_and_listen(mut supervisor: Child, input: Vec<u8>) -> Vec<Frame> {
+    let mut stdin = supervisor.stdin.take().unwrap();
+    let sending = std::thread::spawn(move || {
+        // One that refuses does not read it.
+        let _ = stdin.write_all(&input).and_then(|()| stdin.write_all(STORED));
+        stdin
+    });
+    let mut said = Vec::new();
+    supervisor.stdout.take().unwrap().read_to_end(&mut said).unwrap();
+    drop(sending.join().unwrap());
+    supervisor.wait().unwrap();
+    let mut decoder = Decoder::default();
+    decoder.push(&said);
+    std::iter::from_fn(|| decoder.next_frame().unwrap()).collect()
+}
+
+#[test]
+fn the_program_reads_all_of_its_input_byte_for_byte() {
+    let disk = Disk::new();
+    // Every byte, at places that fit no buffer, and nothing at all.
+    let some: Vec<u8> = (0..300_001_u32).map(|number| (number % 251) as u8).collect();
+    for (run, input) in [("a", some), ("b", Vec::new())] {
+        let supervisor = spawn(disk.run_with_input(run, digest(&input)), &["/usr/bin/sha256sum"]);
+        let wanted = format!("{}  -\n", digest(&input).sha256);
+        let frames = send_and_listen(supervisor, input);
+        assert_eq!(output(&frames, Stream::Stdout), wanted);
+        assert_eq!(disk.names(), [run], "the input has no name");
+        fs::remove_dir_all(disk.place(run).gate()).unwrap();
+    }
+}
+
+#[test]
+fn a_hundred_megabytes_of_input_take_no_memory() {
+    let disk = Disk::new();
+    let input = vec![b'x'; 100_000_000];
+    let supervisor =
+        spawn(disk.run_with_input("a", digest(&input)), &["/bin/sh", "-c", "grep VmHWM /proc/$PPID/status; wc -c"]);
+    let frames = send_and_listen(supervisor, input);
+    let said = output(&frames, Stream::Stdout);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let [_, peak, "kB", "100000000"] = words[..] else { panic!("{said}") };
+    assert!(peak.parse::<u64>().unwrap() < 16 * 1024, "the supervisor took {peak} kB");
+}
+
+#[test]
+fn input_that_is_cut_off_or_wrong_starts_nothing_and_may_be_sent_again() {
+    let disk = Disk::new();
+    let whole = b"insert into t values (1);\n".repeat(10_000);
+    let mut changed = whole.clone();
+    changed[77] ^= 1;
+    let marker = disk.0.path().join("ran");
+    let command = ["/usr/bin/touch", marker.to_str().unwrap()];
+    for (came, words) in [(whole[..whole.len() - 1].to_vec(), "ended after"), (changed, "SHA-256")] {
+        let mut supervisor = spawn(disk.run_with_input("a", digest(&whole)), &command);
+        // As when the sender is killed: what was sent arrives, and then the end.
+        supervisor.stdin.take().unwrap().write_all(&came).unwrap();
+        let said = supervisor.wait_with_output().unwrap().stdout;
+        let mut decoder = Decoder::default();
+        decoder.push(&said);
+        let frame = decoder.next_frame().unwrap();
+        let Some(Frame::StdinIncomplete(why)) = frame else { panic!("{frame:?}") };
+        assert!(why.message.contains(words), "{why:?}");
+        assert!(!marker.exists() && disk.names().is_empty(), "{:?}", disk.names());
+    }
+    let frames = send_and_listen(spawn(disk.run_with_input("a", digest(&whole)), &command), whole);
+    assert_eq!(exit(&frames).end, End::Code(0));
+    assert!(marker.exists());
+}
+
+#[test]
+fn a_closed_gate_is_told_before_any_input_is_sent() {
+    let disk = Disk::new();
+    tell(disk.run("a"), &["/bin/true"]);
+    let mut supervisor = spawn(disk.run_with_input("a", digest(b"never sent")), &["/bin/true"]);
+    let stdin = supervisor.stdin.take();
+    let said = supervisor.wait_with_output().unwrap().stdout;
+    drop(stdin);
+    assert_eq!(said, Frame::Refused.encode());
+}
+
+#[test]
+fn input_that_has_no_room_starts_nothing() {
+    let disk = Disk::new();
+    let wanted = StdinDigest { bytes: 1 << 50, sha256: "0".repeat(64) };
+    let frames = tell(disk.run_with_input("a", wanted), &["/bin/true"]);
+    let [Frame::Unusable(why)] = &frames[..] else { panic!("{frames:?}") };
+    assert!(why.message.contains("no room for the 1125899906842624 bytes of stdin"), "{why:?}");
+    assert!(disk.names().is_empty());
+}
+
 #[test]
 fn the_supervisor_ends_as_the_program_did() {
     let disk = Disk::new();
@@ -235,6 +345,7 @@ fn a_full_disk_loses_no_outcome_and_starts_nothing_without_a_claim() {
         nonce: "n".into(),
         timeout_seconds: None,
         grace_seconds: 1,
+        stdin: None,
         description: serde_json::Value::Null,
     };
     // It fills the disk with its own output.
@@ -298,8 +409,8 @@ fn a_timeout_ends_the_children_too_before_the_supervisor_goes() {
         "for n in 1 2 3 4 5 6 7 8; do setsid sh -c 'trap \"\" TERM; while :; do sleep 0.05; done; : {marker}' & done; sleep 1000",
         marker = marker.display()
     );
-    let Task::Run { place, nonce, grace_seconds, description, .. } = disk.run("a") else { unreachable!() };
-    let task = Task::Run { place, nonce, timeout_seconds: Some(1), grace_seconds, description };
+    let Task::Run { place, nonce, grace_seconds, stdin, description, .. } = disk.run("a") else { unreachable!() };
+    let task = Task::Run { place, nonce, timeout_seconds: Some(1), grace_seconds, stdin, description };
     let frames = tell(task, &["/bin/sh", "-c", &script]);
     assert_eq!(exit(&frames).stopped.as_ref().map(|it| it.by), Some(StopReason::Timeout));
     let left = Command::new("pgrep").args(["-f", marker.to_str().unwrap()]).output().unwrap();

@@ -16,7 +16,7 @@ pub(super) fn prepare(new: &mut Value, old: Option<&Value>, now: jiff::Timestamp
     let versions = new["spec"]["versions"].as_array().into_iter().flatten();
     let stored: Vec<_> =
         versions.filter(|version| version["storage"] == true).map(|version| version["name"].clone()).collect();
-    new["status"] = json!({
+    let status = json!({
         "conditions": [
             condition("NamesAccepted", "NoConflicts", "no conflicts found"),
             condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
@@ -24,6 +24,7 @@ pub(super) fn prepare(new: &mut Value, old: Option<&Value>, now: jiff::Timestamp
         "acceptedNames": new["spec"]["names"],
         "storedVersions": stored,
     });
+    meta::put(new, "status", status);
 }
 
 pub(super) fn check(new: &Value) -> Vec<Cause> {

@@ -8,6 +8,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::{Builtin, DEFINITIONS, NAMESPACES};
+use crate::meta;
 use crate::registry::{Nature, Resource};
 use crate::schema::Schema;
 use crate::schema::object_meta::{open_object, with_object_meta};
@@ -126,7 +127,9 @@ fn date(name: &str, path: &str) -> Column {
 /// References to other objects are replaced as a whole, which the published types do not say.
 fn atomic(schema: &mut Value, fields: &[&str]) {
     for field in fields {
-        schema["properties"][field]["x-kubernetes-map-type"] = json!("atomic");
+        if let Some(property) = schema.pointer_mut(&format!("/properties/{field}")) {
+            meta::put(property, "x-kubernetes-map-type", json!("atomic"));
+        }
     }
 }
 

@@ -131,11 +131,11 @@ fn prepare_namespace(new: &mut Value) {
     let name = meta::name(new).to_owned();
     if let Some(metadata) = meta::of(new) {
         let labels = metadata.entry("labels").or_insert_with(|| json!({}));
-        labels["kubernetes.io/metadata.name"] = json!(name);
+        meta::put(labels, "kubernetes.io/metadata.name", json!(name));
     }
     let phase = if meta::is_ending(new) { "Terminating" } else { "Active" };
-    new["spec"] = json!({"finalizers": ["kubernetes"]});
-    new["status"] = json!({"phase": phase});
+    meta::put(new, "spec", json!({"finalizers": ["kubernetes"]}));
+    meta::put(new, "status", json!({"phase": phase}));
 }
 
 fn check_lease(lease: &Value) -> Vec<Cause> {

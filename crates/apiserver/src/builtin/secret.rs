@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{check_keys, drop_empty, immutable_data};
+use crate::meta;
 use crate::status::Cause;
 
 pub(super) fn prepare(new: &mut Value) {
@@ -13,7 +14,7 @@ pub(super) fn prepare(new: &mut Value) {
     if let Some(Value::Object(plain)) = fields.shift_remove("stringData") {
         let data = fields.entry("data").or_insert_with(|| json!({}));
         for (key, value) in plain {
-            data[key.as_str()] = json!(STANDARD.encode(value.as_str().unwrap_or_default()));
+            meta::put(data, &key, json!(STANDARD.encode(value.as_str().unwrap_or_default())));
         }
     }
     let kind = fields.entry("type").or_insert_with(|| json!("Opaque"));

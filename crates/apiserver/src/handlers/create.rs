@@ -35,6 +35,7 @@ pub(super) fn store_new(call: &Call, object: Value, book: impl FnOnce(&mut Value
     let namespace = call.namespace.as_deref().unwrap_or_default();
     let mut admitted =
         lifecycle::create(&call.resource, object, namespace, call.name.as_deref(), call.strictness(), call.now())?;
+    admitted.warnings.extend(call.advice(&admitted.object));
     book(&mut admitted.object);
     call.resource.make_storable(&mut admitted.object);
     let subject = call.resource.subject();
@@ -71,13 +72,14 @@ pub(super) fn store_new(call: &Call, object: Value, book: impl FnOnce(&mut Value
 
 /// The holder of the token is one user, and may do everything that is served.
 fn answered(call: &Call, question: Builtin, mut object: Value) -> Value {
-    object["kind"] = json!(call.resource.kind);
-    object["apiVersion"] = json!(call.resource.api_version());
-    object["status"] = match question {
+    meta::put(&mut object, "kind", json!(call.resource.kind));
+    meta::put(&mut object, "apiVersion", json!(call.resource.api_version()));
+    let status = match question {
         Builtin::SelfSubjectReview => {
             json!({"userInfo": {"username": crate::auth::USER, "groups": ["system:masters", "system:authenticated"]}})
         }
         _ => json!({"allowed": true}),
     };
+    meta::put(&mut object, "status", status);
     meta::in_reading_order(object)
 }

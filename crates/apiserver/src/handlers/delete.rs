@@ -139,7 +139,7 @@ pub(super) fn delete_collection(call: &Call, raw: &[u8]) -> Result<Response<Body
     let form = crate::negotiate::Form::of(&call.headers, &call.query)?;
     let mut metadata = json!({"resourceVersion": call.app.store.version().to_string()});
     if call.resource.is_custom() {
-        metadata["continue"] = json!("");
+        meta::put(&mut metadata, "continue", json!(""));
     }
     Ok(crate::negotiate::json_reply(200, &form.list(&call.resource, &items, &metadata, call.now())))
 }
@@ -175,7 +175,7 @@ pub(super) fn end(app: &App, table: &Arc<str>, key: &Key, policy: Policy) -> Opt
             meta::set(&mut ending, "generation", json!(generation + 1));
         }
         if is_namespace {
-            ending["status"] = json!({"phase": "Terminating"});
+            meta::put(&mut ending, "status", json!({"phase": "Terminating"}));
         }
         let Ok(marked) = app.store.replace(table, &found, &mut ending) else { continue };
         // Until the owner is gone its dependents stay, unless they are to outlive it.

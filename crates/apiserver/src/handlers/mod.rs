@@ -199,7 +199,7 @@ impl Call {
         let mut response = json_reply(answer.code, &object);
         for warning in &answer.warnings {
             let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
-            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
                 response.headers_mut().append(header::WARNING, value);
             }
         }

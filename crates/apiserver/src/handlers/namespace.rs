@@ -36,7 +36,7 @@ pub(super) fn remove_if_empty(app: &App, namespace: &str) {
     if !found.is_ending || !free || !app.store.tables_with_objects_in(namespace).is_empty() {
         return;
     }
-    last["spec"] = json!({});
+    meta::put(&mut last, "spec", json!({}));
     // Lost to another writer: that writer looks again after its own change.
     let _ = app.store.remove(&NAMESPACES.into(), &found, &mut last);
 }

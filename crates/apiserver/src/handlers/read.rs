@@ -10,6 +10,7 @@ use http::Response;
 use serde_json::{Value, json};
 
 use super::{Answer, Call};
+use crate::meta;
 use crate::negotiate::{Form, json_reply, json_text_reply};
 use crate::status::{ApiError, Cause, Details, Subject};
 use crate::storage::{Key, Snapshot, Stored};
@@ -48,13 +49,13 @@ pub(super) fn list(call: &Call) -> Result<Response<Body>, ApiError> {
     let page: Vec<_> = selected.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
     let mut metadata = json!({"resourceVersion": version.to_string()});
     if call.resource.is_custom() && form == Form::Plain {
-        metadata["continue"] = json!("");
+        meta::put(&mut metadata, "continue", json!(""));
     }
     if let (Some(_), Some(last)) = (selected.peek(), page.last()) {
         let next = Continue { version, namespace: last.key.namespace.clone(), name: last.key.name.clone() };
-        metadata["continue"] = json!(URL_SAFE_NO_PAD.encode(json!(next).to_string()));
+        meta::put(&mut metadata, "continue", json!(URL_SAFE_NO_PAD.encode(json!(next).to_string())));
         if selector.is_empty() {
-            metadata["remainingItemCount"] = json!(selected.count());
+            meta::put(&mut metadata, "remainingItemCount", json!(selected.count()));
         }
     }
     if call.takes_as_stored(form) {

@@ -50,13 +50,13 @@ fn shown(paths: &Scale, object: &Value) -> Result<Value, ApiError> {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {
-            metadata[field] = value.clone();
+            meta::put(&mut metadata, field, value.clone());
         }
     }
     let mut status = json!({"replicas": at(object, &paths.status_replicas).and_then(Value::as_i64).unwrap_or(0)});
     let selector = paths.label_selector.as_deref().and_then(|path| at(object, path)).and_then(Value::as_str);
     if let Some(selector) = selector.filter(|text| !text.is_empty()) {
-        status["selector"] = json!(selector);
+        meta::put(&mut status, "selector", json!(selector));
     }
     let spec = if replicas == 0 { json!({}) } else { json!({"replicas": replicas}) };
     Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))

@@ -67,6 +67,7 @@ pub(super) fn replace(call: &Call, compute: impl Fn(&Value) -> Result<Next, ApiE
         let given = given.filter(|given| *given != old["metadata"]["managedFields"]);
         let change = Change { old: &old, status: call.is_of_status() };
         let mut admitted = lifecycle::update(&call.resource, next.object, &change, call.strictness(), call.now())?;
+        admitted.warnings.extend(call.advice(&admitted.object));
         if let Some(entries) = next.applied {
             book_apply(entries, &mut admitted.object);
         } else {

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Call;
 use super::read::{LIST_OPTIONS, version};
+use crate::meta;
 use crate::negotiate::Form;
 use crate::selectors::Selector;
 use crate::status::{ApiError, Cause};
@@ -40,11 +41,12 @@ pub(super) fn watch(call: Call) -> Result<Response<Body>, ApiError> {
     let form = Form::of(&call.headers, &call.query)?;
     let selector = call.selector()?;
     let initial_events = initial_events(&call)?;
-    let after = |seconds| Instant::now() + Duration::from_secs(seconds);
+    // A time beyond what can be told is none.
+    let after = |seconds| Instant::now().checked_add(Duration::from_secs(seconds));
     let allows_bookmarks = call.query.flag("allowWatchBookmarks");
     let mut watcher = Watcher {
         changed: call.app.store.subscribe(),
-        deadline: call.query.number("timeoutSeconds").filter(|&seconds| seconds > 0).map(after),
+        deadline: call.query.number("timeoutSeconds").filter(|&seconds| seconds > 0).and_then(after),
         bookmarks: allows_bookmarks.then(|| Instant::now() + BOOKMARK_EVERY),
         cursor: 0,
         pending: VecDeque::new(),
@@ -168,7 +170,7 @@ impl Watcher {
             // It left the selection: as it was when it was last was_selected, at the version of its leaving.
             (true, false, Some(previous)) => {
                 let mut gone = self.call.present(previous.value());
-                crate::meta::set(&mut gone, "resourceVersion", json!(change.version.to_string()));
+                meta::set(&mut gone, "resourceVersion", json!(change.version.to_string()));
                 return self.send("DELETED", gone);
             }
             _ => return,
@@ -192,7 +194,7 @@ impl Watcher {
     fn bookmark(&mut self, annotations: Option<Value>) {
         let mut metadata = json!({"resourceVersion": self.cursor.to_string()});
         if let Some(annotations) = annotations {
-            metadata["annotations"] = annotations;
+            meta::put(&mut metadata, "annotations", annotations);
         }
         let resource = &self.call.resource;
         let object = json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata});

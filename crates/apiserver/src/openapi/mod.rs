@@ -8,6 +8,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use crate::meta;
 use crate::registry::{Nature, Registry, Resource, api_version};
 use crate::status::ApiError;
 
@@ -46,7 +47,7 @@ pub(crate) fn document(registry: &Registry, group: &str, version: &str) -> Resul
     schemas.extend(generator.take_definitions(true));
     for resource in registry.of_version(group, version) {
         if let Some(schema) = schemas.get_mut(&component(resource)) {
-            schema["x-kubernetes-group-version-kind"] = json!([kind(resource)]);
+            meta::put(schema, "x-kubernetes-group-version-kind", json!([kind(resource)]));
         }
     }
     Ok(json!({
@@ -114,15 +115,17 @@ fn int_or_string(schema: &mut Value) {
 /// The definition's schema with the fields that every object has.
 fn custom(raw: &Value) -> Value {
     let mut schema = raw.clone();
-    schema["type"] = json!("object");
-    if !schema["properties"].is_object() {
-        schema["properties"] = json!({});
-    }
     int_or_string(&mut schema);
-    schema["properties"]["apiVersion"] = json!({"type": "string", "description": described(API_VERSION, "#resources")});
-    schema["properties"]["kind"] = json!({"type": "string", "description": described(KIND, "#types-kinds")});
-    schema["properties"]["metadata"] = json!({"description": described("Standard object's metadata.", "#metadata"),
+    let mut properties = raw["properties"].as_object().cloned().unwrap_or_default();
+    properties.values_mut().for_each(int_or_string);
+    let text = |about: &str, anchor: &str| json!({"type": "string", "description": described(about, anchor)});
+    properties.insert("apiVersion".to_owned(), text(API_VERSION, "#resources"));
+    properties.insert("kind".to_owned(), text(KIND, "#types-kinds"));
+    let metadata = json!({"description": described("Standard object's metadata.", "#metadata"),
         "allOf": [{"$ref": format!("{META}.ObjectMeta")}]});
+    properties.insert("metadata".to_owned(), metadata);
+    meta::put(&mut schema, "type", json!("object"));
+    meta::put(&mut schema, "properties", Value::Object(properties));
     schema
 }
 

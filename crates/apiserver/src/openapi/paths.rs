@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{META, component, kind, list_component};
+use crate::meta;
 use crate::registry::Resource;
 
 /// What an operation does to its object, as `x-kubernetes-action` names it.
@@ -118,7 +119,7 @@ fn operation(resource: &Resource, action: Action) -> Value {
         Action::List | Action::Get => None,
     };
     if let Some(body) = body {
-        operation["requestBody"] = json!({"content": body});
+        meta::put(&mut operation, "requestBody", json!({"content": body}));
     }
     operation
 }

@@ -7,6 +7,7 @@ use kube_cel::{CompiledSchema, ErrorKind, ValidationError, Validator, compile_sc
 use serde_json::Value;
 
 use super::{ListType, Schema, join, list_key};
+use crate::meta;
 use crate::status::Cause;
 
 /// The compiled rules of one node.
@@ -23,7 +24,7 @@ impl Rules {
         }
         // The children stay for their formats (timestamps are not strings to CEL), without rules of their own.
         let mut node = without_rules(raw);
-        node["x-kubernetes-validations"] = rules.clone();
+        meta::put(&mut node, "x-kubernetes-validations", rules.clone());
         let compiled = compile_schema(&node);
         if let Some(error) = compiled.compilation_errors().first() {
             return Err(format!("x-kubernetes-validations: {error}"));

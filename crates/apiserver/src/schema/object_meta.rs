@@ -6,34 +6,41 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
+use crate::meta;
+
 static OBJECT_META: LazyLock<Value> = LazyLock::new(|| {
     let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<ObjectMeta>().to_value();
     // What the published types do not say: how these lists merge.
-    let lists = &mut schema["properties"];
-    lists["finalizers"]["x-kubernetes-list-type"] = json!("set");
-    lists["ownerReferences"]["x-kubernetes-list-type"] = json!("map");
-    lists["ownerReferences"]["x-kubernetes-list-map-keys"] = json!(["uid"]);
-    // Their own check says it in other words.
-    if let Some(reference) = lists["ownerReferences"]["items"].as_object_mut() {
-        reference.shift_remove("required");
+    if let Some(finalizers) = schema.pointer_mut("/properties/finalizers") {
+        meta::put(finalizers, "x-kubernetes-list-type", json!("set"));
     }
+    if let Some(owners) = schema.pointer_mut("/properties/ownerReferences") {
+        meta::put(owners, "x-kubernetes-list-type", json!("map"));
+        meta::put(owners, "x-kubernetes-list-map-keys", json!(["uid"]));
+    }
+    // Their own check says it in other words.
+    let reference = schema.pointer_mut("/properties/ownerReferences/items").and_then(Value::as_object_mut);
+    reference.map(|reference| reference.shift_remove("required"));
     schema
 });
 
 /// The schema with `ObjectMeta` as its metadata. What a definition says of the name stays.
-pub(crate) fn with_object_meta(mut schema: Value) -> Value {
-    let own = schema["properties"]["metadata"]["properties"].clone();
-    if !schema["properties"].is_object() {
-        schema["properties"] = json!({});
-    }
+pub(crate) fn with_object_meta(schema: Value) -> Value {
+    // A schema that is none says nothing.
+    let mut schema = if schema.is_object() { schema } else { json!({}) };
     let mut metadata = OBJECT_META.clone();
-    for field in ["name", "generateName"] {
-        if own[field].is_object() {
-            metadata["properties"][field] = own[field].clone();
+    if let Some(properties) = metadata.get_mut("properties") {
+        for field in ["name", "generateName"] {
+            let own = &schema["properties"]["metadata"]["properties"][field];
+            if own.is_object() {
+                meta::put(properties, field, own.clone());
+            }
         }
     }
-    schema["properties"]["metadata"] = metadata;
+    let mut properties = schema["properties"].as_object().cloned().unwrap_or_default();
+    properties.insert("metadata".to_owned(), metadata);
+    meta::put(&mut schema, "properties", Value::Object(properties));
     schema
 }
 

@@ -39,7 +39,8 @@ impl Server {
     fn start() -> Self {
         let clock = || Timestamp::UNIX_EPOCH;
         let store = Store::new(FIRST);
-        let app = App::new(store, Token::new("secret".to_owned()), Vec::new(), clock, CancellationToken::new());
+        let app =
+            App::new(store, Token::new("secret".to_owned()), Vec::new(), Vec::new(), clock, CancellationToken::new());
         app.seed("", "v1", "namespaces", default_namespace()).unwrap();
         let widgets: Value = serde_saphyr::from_str(include_str!("../../tests/common/widgets.yaml")).unwrap();
         app.seed("apiextensions.k8s.io", "v1", "customresourcedefinitions", widgets).unwrap();

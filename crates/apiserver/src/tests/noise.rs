@@ -218,6 +218,66 @@ proptest! {
     }
 }
 
+/// The places in a document, as JSON pointers.
+fn places(value: &Value, at: String, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, inner)| {
+            places(inner, format!("{at}/{}", name.replace('~', "~0").replace('/', "~1")), found);
+        }),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, inner)| places(inner, format!("{at}/{index}"), found));
+        }
+        _ => {}
+    }
+    found.push(at);
+}
+
+/// Text in place of an object, a number in place of a list: a client's mistake, at every place of every kind.
+#[test]
+fn a_value_of_the_wrong_type_is_refused_or_taken_and_never_a_defect() {
+    let server = Server::start();
+    let paths = [
+        ("Widget", WIDGETS),
+        ("ConfigMap", "/api/v1/namespaces/default/configmaps"),
+        ("Secret", "/api/v1/namespaces/default/secrets"),
+        ("Namespace", "/api/v1/namespaces"),
+        ("Event", "/api/v1/namespaces/default/events"),
+        ("Lease", "/apis/coordination.k8s.io/v1/namespaces/default/leases"),
+        ("CustomResourceDefinition", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"),
+    ];
+    let documents = good_bodies().into_iter().filter_map(|body| serde_json::from_slice::<Value>(&body).ok());
+    let mut tried = 0;
+    for document in documents {
+        let Some((_, path)) = paths.iter().find(|(kind, _)| document["kind"] == *kind) else { continue };
+        let mut document = document;
+        if document["kind"] == "Secret" {
+            document["data"] = json!({"d": "AAAA"});
+        }
+        let one = format!("{path}/{}", document["metadata"]["name"].as_str().unwrap());
+        let mut all = Vec::new();
+        places(&document, String::new(), &mut all);
+        for place in all {
+            for wrong in [json!(null), json!(true), json!(-1.5), json!("x"), json!([]), json!(["x"]), json!({"x": "y"})]
+            {
+                let mut broken = document.clone();
+                *broken.pointer_mut(&place).unwrap() = wrong.clone();
+                for (method, path) in [("POST", *path), ("PUT", &one), ("PATCH", &one)] {
+                    let reply = server.ask(method, path, &broken);
+                    assert!(is_sensible(&reply), "{method} {path} with {wrong} at {place:?}: {reply:?}");
+                    tried += 1;
+                }
+            }
+            // What was taken is shown, and goes again.
+            for path in [*path, "/openapi/v3/apis/example.dev/v1", "/apis/apiextensions.k8s.io/v1"] {
+                assert!(server.send(Request::get(path), Body::empty()).status < 500, "GET {path} after {place:?}");
+            }
+            let reply = server.ask("DELETE", &one, &Value::Null);
+            assert!(is_sensible(&reply), "DELETE {one} after {place:?}: {reply:?}");
+        }
+    }
+    assert!(tried > 2000, "only {tried} were tried");
+}
+
 /// Small requests that would take all time or memory, if they were taken at their word.
 #[test]
 fn what_would_grow_without_end_is_refused() {
@@ -252,6 +312,15 @@ fn what_would_grow_without_end_is_refused() {
     };
     let statuses: Vec<_> = (0..4).map(|at| grow(at).status).collect();
     assert_eq!(statuses, [200, 200, 413, 413]);
+}
+
+/// A time that no clock can tell.
+#[test]
+fn a_watch_may_ask_for_the_largest_time() {
+    let server = Server::start();
+    let path = format!("{WIDGETS}?watch=true&timeoutSeconds={}", u64::MAX);
+    assert_eq!(server.ask("POST", WIDGETS, &widget("a", &json!({"file": "/f"}))).status, 201);
+    assert_eq!(server.watch(&path, 1)[0]["type"], "ADDED");
 }
 
 /// Selectors, schemas and rules come from clients, too.

@@ -32,6 +32,7 @@ pub fn config(dir: &TempDir) -> Config {
         kubeconfig: dir.path().join("kubeconfig"),
         crds: vec![widgets()],
         parts: Vec::new(),
+        advice: Vec::new(),
         persist: false,
         now: jiff::Timestamp::now,
     }

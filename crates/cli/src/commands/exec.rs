@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use kube::Api;
-use oncelet_api::{Container, ContainerExecSpec, EnvVar, WaitForPort};
+use oncelet_api::{Container, ContainerExecSpec, EnvVar, WaitForPort, literal};
 use oncelet_core::Fingerprint;
 use serde_json::json;
 
@@ -12,14 +12,21 @@ use crate::args::Exec;
 use crate::ask::Request;
 use crate::follow::Follow;
 use crate::objects::Objects;
+use crate::stdin::{Given, Input, refuse};
 
 /// Asks for a run of the program, follows it to its end, and ends as it did.
 pub(crate) async fn exec(args: Exec) -> Result<ExitCode> {
+    // Before anything is asked for.
+    let stdin = match Given::take(args.interactive, args.tty).await {
+        Ok(stdin) => stdin,
+        Err(error) => return Ok(refuse(&error)),
+    };
     let objects = Objects::new(args.cluster).await?;
     let ours = Api::<Container>::namespaced(objects.client.clone(), &objects.namespace);
     let is_ours = ours.get_opt(&args.container).await.context("the API server does not answer")?.is_some();
     let target = Target { object: is_ours, text: args.container };
     let mut spec = declare(target, args.command, args.env, args.workdir, args.user)?;
+    spec.stdin = stdin.input().map(Input::declared);
     let name = match args.name {
         Some(name) => name,
         // The same program in the same container is the same run.
@@ -29,7 +36,8 @@ pub(crate) async fn exec(args: Exec) -> Result<ExitCode> {
     spec.wait_for_port = args.wait_for_port.map(|port| WaitForPort { port: port.into(), ..WaitForPort::default() });
     let request = Request::new(&objects, name, spec);
     request.make().await?;
-    Follow { objects: &objects, name: request.name(), after: None, gives_up: true }.run().await
+    let follow = Follow { objects: &objects, name: request.name(), after: None, gives_up: true, input: stdin.input() };
+    stdin.beside(&request, follow.run()).await
 }
 
 /// The container as it was typed.
@@ -63,11 +71,6 @@ fn declare(
         user,
         ..ContainerExecSpec::default()
     })
-}
-
-/// Text that arrives as it is written: in a value that Kubernetes' substitution goes over, `$$` stands for `$`.
-fn literal(text: &str) -> String {
-    text.replace('$', "$$")
 }
 
 #[cfg(test)]

@@ -13,16 +13,24 @@ use crate::objects::Objects;
 pub(crate) async fn wait(args: Wait) -> Result<ExitCode> {
     let objects = Objects::new(args.cluster).await?;
     objects.exec(&args.name).await?;
-    Follow { objects: &objects, name: &args.name, after: None, gives_up: false }.run().await
+    Follow { objects: &objects, name: &args.name, after: None, gives_up: false, input: None }.run().await
 }
 
 /// Asks for one more run.
 pub(crate) async fn rerun(args: Rerun) -> Result<ExitCode> {
     let objects = Objects::new(args.cluster).await?;
-    let before = objects.exec(&args.name).await?.status.and_then(|status| status.run_id);
+    let object = objects.exec(&args.name).await?;
+    let before = object.status.and_then(|status| status.run_id);
     ask_again(&objects.execs(), &args.name).await.context("the API server did not take it")?;
+    if object.spec.stdin.is_some_and(|stdin| stdin.upload.is_some()) {
+        eprintln!(
+            "{}: its stdin was uploaded, and is not kept once the outcome is recorded; to send it again, run the same \
+             oncelet exec -i command with the same input again",
+            args.name
+        );
+    }
     if args.wait {
-        return Follow { objects: &objects, name: &args.name, after: before, gives_up: false }.run().await;
+        return Follow { objects: &objects, name: &args.name, after: before, gives_up: false, input: None }.run().await;
     }
     println!("{}/{} runs once more", objects.namespace, args.name);
     Ok(ExitCode::SUCCESS)

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use oncelet_core::{
     Description, EndedBy, Finding, Gate, Life, Outcome, RunEvent, RunRecord, RunState, Witnessed, abandoned, examine,
 };
-use oncelet_engine::supervise::{Exit, Record, StopReason, SupervisedEnd, SupervisedEvent, SupervisedRun};
+use oncelet_engine::supervise::{Exit, Record, StdinSource, StopReason, SupervisedEnd, SupervisedEvent, SupervisedRun};
 use oncelet_engine::{ContainerId, ContainerState, Error as EngineError, ErrorKind, ExecId, OutputStream};
 use oncelet_faults::gives_up;
 use oncelet_store::{Store, Stream};
@@ -40,8 +40,8 @@ const TELLING: Duration = Duration::from_millis(50);
 
 /// What to do about the run next.
 pub(crate) enum Step {
-    /// Start its exec.
-    Start(ExecId),
+    /// Start its exec, and give the program these bytes.
+    Start(ExecId, Option<StdinSource>),
     /// Find out what became of it.
     Examine,
     /// Listen to its supervisor.
@@ -75,7 +75,8 @@ pub(crate) async fn look(ctx: &Ctx, run: &RunRecord) -> Result<Seen, EngineError
         life = life_of(ctx, &container).await?;
     }
     let gate = record.as_ref().map_or(Gate::Open, gate);
-    Ok(Seen { finding: examine(&run.state, &gate, &life, hint), gate, life, record })
+    let finding = examine(&run.state, &gate, &life, hint).of_program(&run.program);
+    Ok(Seen { finding, gate, life, record })
 }
 
 /// Looks after `run` from `step` on.
@@ -126,11 +127,13 @@ impl Watch {
     async fn run(mut self, mut step: Step) {
         loop {
             let came = match step {
-                Step::Start(exec_id) => match self.ctx.engine.start_supervised(&self.container, &exec_id).await {
-                    Ok(_) if gives_up("start-asked") => return,
-                    Ok(stream) => self.listen(stream, true).await,
-                    Err(error) => self.look_after(&error).await,
-                },
+                Step::Start(exec_id, stdin) => {
+                    match self.ctx.engine.start_supervised(&self.container, &exec_id, stdin).await {
+                        Ok(_) if gives_up("start-asked") => return,
+                        Ok(stream) => self.listen(stream, true).await,
+                        Err(error) => self.look_after(&error).await,
+                    }
+                }
                 Step::Follow => {
                     let from = Stream::ALL.map(|stream| self.outputs.get_mut(stream).offset());
                     match self.ctx.engine.follow_supervised(&self.container, &self.digest, self.user(), from).await {
@@ -226,6 +229,12 @@ impl Watch {
                 let outcome = Outcome::FailedToStart { reason: format!("{reason:?}"), message };
                 Came::Unseen { started_at: None, finished_at: None, outcome }
             }
+            // Nothing was started, and the gate is open: the look finds that, and the input is sent again.
+            SupervisedEnd::StdinIncomplete { message } => {
+                tracing::warn!(run = %self.record.id, "the program's stdin is sent again: {message}");
+                self.pause = LOOK;
+                self.look_again().await
+            }
             SupervisedEnd::Unusable { message } if starts => {
                 let outcome = Outcome::FailedToStart { reason: "NotSupervisable".to_owned(), message };
                 Came::Unseen { started_at: None, finished_at: None, outcome }
@@ -259,7 +268,8 @@ impl Watch {
         match seen.finding {
             Finding::Release => Came::NotStarted,
             Finding::StartExec => {
-                exec_id(&self.record.state).map_or(Came::NotStarted, |id| Came::Next(Step::Start(id)))
+                // A program that reads from stdin is launched afresh instead.
+                exec_id(&self.record.state).map_or(Came::NotStarted, |id| Came::Next(Step::Start(id, None)))
             }
             Finding::Withdraw if self.advance(RunEvent::Withdrawn).await => Came::NotStarted,
             Finding::Withdraw => Came::Lost,
@@ -332,13 +342,11 @@ impl Watch {
         if gives_up("finished") || !(stored && complete) {
             return;
         }
-        let told = if let Some(stream) = stream {
-            stream.stored().await
-        } else {
-            let user = self.record.program.user.as_deref();
-            self.ctx.engine.clean_logs(&self.container, &[self.digest], user).await
-        };
-        if let Err(error) = told {
+        if let Some(stream) = stream {
+            return stream.stored();
+        }
+        let user = self.record.program.user.as_deref();
+        if let Err(error) = self.ctx.engine.clean_logs(&self.container, &[self.digest], user).await {
             tracing::debug!(run = %self.record.id, "the logs stay in the container: {}", one_line(&error));
         }
     }

@@ -27,6 +27,7 @@ fn record(state: RunState) -> Box<RunRecord> {
         effective: Effective {
             args: vec![Text { text: "<from secret db/password>".into(), secret_sha256: Some("00".into()) }],
             env: vec![("A".into(), Text { text: "1".into(), secret_sha256: None })],
+            stdin: None,
         },
         capture: Capture::Supervised,
 

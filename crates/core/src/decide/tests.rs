@@ -60,7 +60,7 @@ fn failed_to_start(attempt: u32) -> Box<RunRecord> {
 
 #[expect(clippy::unnecessary_wraps, reason = "inputs may be missing, in other tests")]
 fn inputs() -> Inputs {
-    Ok(Box::new(Resolved { args: vec![], env: vec![], effective: Effective::default() }))
+    Ok(Box::new(Resolved { args: vec![], env: vec![], stdin: None, effective: Effective::default() }))
 }
 
 fn stopped() -> Result<(), Blocked> {
@@ -109,8 +109,8 @@ fn nothing_starts_in_a_stopped_container() {
 #[test]
 fn nothing_starts_without_its_inputs_and_the_reason_says_which() {
     for (missing, reason) in [
-        (MissingInput::Secret { variable: "A".into(), what: "gone".into() }, Reason::SecretNotFound),
-        (MissingInput::ConfigMap { variable: "A".into(), what: "gone".into() }, Reason::ConfigMapNotFound),
+        (MissingInput::Secret { field: "A".into(), what: "gone".into() }, Reason::SecretNotFound),
+        (MissingInput::ConfigMap { field: "A".into(), what: "gone".into() }, Reason::ConfigMapNotFound),
         (MissingInput::Field { variable: "A".into(), what: "gone".into() }, Reason::FieldNotFound),
         (MissingInput::EnvFile { path: "/e".into(), what: "gone".into() }, Reason::EnvFileNotUsable),
     ] {

@@ -118,7 +118,8 @@ impl Daemon {
             return Observed::NoContainer(blocked(Reason::EngineUnreachable));
         };
         let ready = if container.running { Ok(()) } else { Err(blocked(Reason::ContainerNotRunning)) };
-        let inputs = || Ok(Box::new(Resolved { args: vec![], env: vec![], effective: Effective::default() }));
+        let inputs =
+            || Ok(Box::new(Resolved { args: vec![], env: vec![], stdin: None, effective: Effective::default() }));
         let memory = match world.rows.get(&spec.key(&container.id)) {
             _ if !world.store_up => Memory::Unavailable { message: String::new() },
             None => Memory::NeverRan { inputs: inputs() },

@@ -128,6 +128,10 @@ impl Engine {
     /// [`Error::NotFound`] where a network is missing.
     pub async fn create_container(&self, new: &NewContainer) -> Result<ContainerId, Error> {
         limits::check_reference(&new.name)?;
+        limits::check_image(&new.image)?;
+        new.networks.iter().try_for_each(|network| limits::check_network(&network.name))?;
+        let volumes = new.mounts.iter().filter(|mount| mount.kind == MountKind::Volume);
+        volumes.filter_map(|mount| mount.source.as_deref()).try_for_each(limits::check_volume)?;
         let command: Vec<_> = new.command.iter().chain(&new.args).cloned().collect();
         limits::check(&command, &new.env)?;
         let options = CreateContainerOptionsBuilder::default().name(&new.name).build();

@@ -5,11 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use oncelet_shim::frame::{Decoder, Frame};
 use oncelet_shim::{STORED, StartFailure, Stream};
-use tokio::io::AsyncWriteExt;
 
+use super::voice::Voice;
 use super::{SupervisedEnd, SupervisedEvent, install};
-use crate::exec::Stdin;
-use crate::{ContainerId, Engine, Error, ExecEnd, ExecEvent, FailureReason, OutputStream, RunningExec};
+use crate::{ContainerId, Engine, ExecEnd, ExecEvent, FailureReason, OutputStream, RunningExec};
 
 /// How much of what the supervisor says on stderr is kept: it says nothing there unless it dies.
 const LAST_WORDS: usize = 4096;
@@ -21,7 +20,7 @@ pub struct SupervisedRun {
     engine: Engine,
     container: ContainerId,
     frames: Frames,
-    stdin: Option<Stdin>,
+    voice: Option<Voice>,
     offsets: [u64; 2],
     over: bool,
 }
@@ -31,10 +30,10 @@ impl SupervisedRun {
         engine: Engine,
         container: ContainerId,
         running: RunningExec,
-        stdin: Option<Stdin>,
+        voice: Option<Voice>,
         offsets: [u64; 2],
     ) -> Self {
-        Self { engine, container, frames: Frames::new(running), stdin, offsets, over: false }
+        Self { engine, container, frames: Frames::new(running), voice, offsets, over: false }
     }
 
     /// The next event. [`SupervisedEvent::Ended`] comes exactly once, and then `None` for ever.
@@ -55,11 +54,21 @@ impl SupervisedRun {
                 };
                 SupervisedEvent::Output { stream, offset, bytes: bytes.into() }
             }
-            Ok(frame) => SupervisedEvent::Ended(end(frame)),
+            Ok(frame) => SupervisedEvent::Ended(self.with_reason(end(frame))),
             Err(end) => SupervisedEvent::Ended(self.without_frame(end)),
         };
         self.over = matches!(event, SupervisedEvent::Ended(_));
         Some(event)
+    }
+
+    /// Where the source of the program's stdin failed, that says more than how much of it arrived.
+    fn with_reason(&self, end: SupervisedEnd) -> SupervisedEnd {
+        match (end, self.voice.as_ref().and_then(Voice::failure)) {
+            (SupervisedEnd::StdinIncomplete { message }, Some(why)) => {
+                SupervisedEnd::StdinIncomplete { message: format!("{why}: {message}") }
+            }
+            (end, _) => end,
+        }
     }
 
     /// A supervisor that is not where it was put must not look like a command of the user's that is missing.
@@ -74,19 +83,14 @@ impl SupervisedRun {
     }
 
     /// Tells the supervisor that the outcome and the output are stored: it then removes the logs in the container.
-    pub async fn stored(mut self) -> Result<(), Error> {
-        let Some(mut stdin) = self.stdin.take() else { return Ok(()) };
-        let sent = async {
-            stdin.write_all(STORED).await?;
-            stdin.flush().await
-        };
-        sent.await.map_err(|error| Error::unreachable("the supervisor", error))?;
+    pub fn stored(mut self) {
+        let Some(voice) = self.voice.take() else { return };
+        voice.say(STORED);
         // Until it has ended: a connection that is closed too early takes the word with it.
         tokio::spawn(async move {
             let _ = tokio::time::timeout(GOODBYE, async { while self.frames.next().await.is_ok() {} }).await;
-            drop(stdin);
+            drop(voice);
         });
-        Ok(())
     }
 }
 
@@ -152,6 +156,7 @@ fn end(frame: Frame) -> SupervisedEnd {
         Frame::Exited(exit) => SupervisedEnd::Exited(exit),
         Frame::Refused => SupervisedEnd::Refused,
         Frame::FailedToStart(failure) => failed_to_start(failure),
+        Frame::StdinIncomplete(why) => SupervisedEnd::StdinIncomplete { message: why.message },
         Frame::Unusable(refusal) => SupervisedEnd::Unusable { message: refusal.message },
         Frame::NoClaim => SupervisedEnd::NoClaim,
         Frame::Abandoned(words) => SupervisedEnd::Abandoned { message: words.message },

@@ -43,6 +43,7 @@ pub(crate) fn new_run(key: RunKey) -> NewRun {
                 "PGPASSWORD".into(),
                 Shown { text: "<from secret db/password>".into(), secret_sha256: Some("ab".repeat(32)) },
             )],
+            stdin: None,
         },
         now: at(1),
     }
