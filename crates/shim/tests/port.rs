@@ -123,3 +123,36 @@ fn nobody_waits_for_those_who_are_gone() {
     assert_eq!(waiter.next(), None);
     assert_eq!(waiter.child.wait().unwrap().code(), Some(0));
 }
+
+/// What is told first in a network namespace of its own that `setup` has made, if this user may make one.
+fn told_in_a_network(setup: &str) -> Option<PortState> {
+    let order = Order::new(Task::AwaitPort { port: 7000, stable_ms: 0, limit_ms: 0 });
+    let script = format!("{setup} && exec {}", env!("CARGO_BIN_EXE_oncelet-shim"));
+    let said = Command::new("unshare")
+        .args(["--net", "sh", "-c", &script])
+        .env(ORDER_VARIABLE, serde_json::to_string(&order).unwrap())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let mut decoder = Decoder::default();
+    decoder.push(&said.stdout);
+    match decoder.next_frame().unwrap() {
+        Some(Frame::Port(state)) => Some(state),
+        other => {
+            eprintln!("SKIPPED: a network of its own: this user may not make one, or ip is missing ({other:?})");
+            None
+        }
+    }
+}
+
+#[test]
+fn the_addresses_are_those_of_the_network_that_it_runs_in() {
+    let alone = told_in_a_network("true");
+    assert!(alone.is_none_or(|it| it == PortState::Closed { tries: Vec::new(), loopback_only: false }));
+    let six = "ip link add a0 type veth peer name a1 && ip link set a0 up && ip link set a1 up && \
+               ip -6 addr add fd00::5/64 dev a0 nodad";
+    let Some(state) = told_in_a_network(six) else { return };
+    let PortState::Closed { tries, .. } = state else { panic!("nobody listens: {state:?}") };
+    let addresses: Vec<_> = tries.iter().map(|it| it.address.as_str()).collect();
+    assert_eq!(addresses, ["fd00::5"]);
+}
