@@ -75,7 +75,7 @@ fn waiting(new: &ContainerExecStatus, message: String) -> (EventType, &'static s
         Some("StopRequested") => (EventType::Normal, "Skipped", message),
         Some("ProgramChanged") => (EventType::Warning, "Skipped", message),
         // These come by themselves.
-        Some("ContainerNotCreated" | "ContainerNotHealthy" | "DependencyNotReady") => {
+        Some("ContainerNotCreated" | "ContainerNotHealthy" | "DependencyNotReady" | "StdinNotUploaded") => {
             (EventType::Normal, "Waiting", message)
         }
         _ => (EventType::Warning, "Waiting", message),
