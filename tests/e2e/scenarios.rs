@@ -12,9 +12,11 @@ mod rejected;
 mod remote;
 mod repeat;
 mod scale;
+mod stdin;
 mod supervised;
 mod telemetry;
 mod trouble;
+mod warned;
 
 use crate::docker::{MARIADB, POSTGRES};
 use crate::world::World;
@@ -113,6 +115,15 @@ scenarios! {
         a_secret_reaches_the_program_and_is_shown_nowhere,
         the_working_directory_and_the_user_are_as_asked,
         an_exec_waits_for_those_it_depends_on,
+    },
+    stdin::{
+        stdin_from_text_a_config_map_and_a_secret_arrives_byte_for_byte,
+        exec_sends_a_large_stdin_once_and_restores_without_it,
+        data_on_stdin_is_never_lost_without_a_word,
+        a_daemon_killed_while_stdin_is_uploaded_or_delivered_starts_the_program_once,
+    },
+    warned::{
+        a_bare_double_dollar_and_a_template_of_dcp_are_warned_of,
     },
     repeat::{
         another_program_under_the_same_name_keeps_the_outcome_and_says_what_differs,

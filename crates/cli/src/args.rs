@@ -51,11 +51,11 @@ pub(crate) enum Command {
     Wait(Wait),
     /// Run a program in a container once: when it was run there before, its outcome and output come back instead
     #[command(
-        after_help = "Exit codes: the program's own; 126 where it could not be started, 125 where its own is not known, 1 \
-        where oncelet itself failed.\n\nExamples:\n  \
+        after_help = "Exit codes: the program's own; 126 where it could not be started, 125 where its own is not known or data \
+        on stdin would be lost, 1 where oncelet itself failed.\n\nExamples:\n  \
         oncelet exec my-postgres -- psql -f /schema.sql\n  \
-        oncelet exec --name migrate --env VERSION=42 db -- /bin/migrate\n  \
-        oncelet exec --wait-for-port 5432 my-postgres -- psql -f /schema.sql"
+        oncelet exec --wait-for-port 5432 -i my-postgres -- psql < seed.sql\n  \
+        oncelet exec --name migrate --env VERSION=42 db -- /bin/migrate"
     )]
     Exec(Exec),
     /// Run an object's program once more

@@ -154,6 +154,10 @@ fn describe(record: &RunRecord, logs: &Logs) -> Result<()> {
     field("Env", &lines(record.effective.env.iter().map(variable)))?;
     field("Directory", record.program.working_directory.as_deref().unwrap_or_default())?;
     field("User", record.program.user.as_deref().unwrap_or_default())?;
+    if let Some(stdin) = &record.effective.stdin {
+        let hash = stdin.sha256.as_deref().map_or("from a Secret".to_owned(), |sha256| format!("SHA-256 {sha256}"));
+        field("Stdin", &format!("{} bytes, {hash}", stdin.bytes))?;
+    }
     field("Stdout", &bytes(&logs.stdout))?;
     field("Stderr", &bytes(&logs.stderr))?;
     Ok(())

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -69,10 +68,10 @@ impl Given {
             Ok(FileType::RegularFile) if file_has_more()? => bail!(LOST),
             Ok(FileType::Fifo | FileType::Socket) if waiting_bytes() > 0 => bail!(LOST),
             Ok(FileType::Fifo | FileType::Socket) => {
-                let (arrived, arrives) = oneshot::channel();
+                let (tell, arrival) = oneshot::channel();
                 // Not one of the runtime's threads, which would have to end before this process can: this one ends with it.
-                std::thread::spawn(|| tell_of_data(arrived));
-                Ok(Self::Nothing(Mutex::new(Some(arrives))))
+                std::thread::spawn(|| tell_of_data(tell));
+                Ok(Self::Nothing(Mutex::new(Some(arrival))))
             }
             _ => Ok(Self::Nothing(Mutex::new(None))),
         }
@@ -91,9 +90,8 @@ impl Given {
     pub(crate) async fn beside(
         &self,
         request: &Request<'_>,
-        follow: impl Future<Output = Result<ExitCode>>,
+        mut follow: impl Future<Output = Result<ExitCode>> + Unpin,
     ) -> Result<ExitCode> {
-        let mut follow = pin!(follow);
         // Both go on where the other one is done; data stays where it is.
         tokio::select! {
             code = &mut follow => return code,
@@ -119,7 +117,7 @@ impl Given {
             return;
         }
         // Nothing comes any more.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -75,9 +75,9 @@ fn waiting(new: &ContainerExecStatus, message: String) -> (EventType, &'static s
         Some("StopRequested") => (EventType::Normal, "Skipped", message),
         Some("ProgramChanged") => (EventType::Warning, "Skipped", message),
         // These come by themselves.
-        Some("ContainerNotCreated" | "ContainerNotHealthy" | "PortNotReady" | "DependencyNotReady") => {
-            (EventType::Normal, "Waiting", message)
-        }
+        Some(
+            "ContainerNotCreated" | "ContainerNotHealthy" | "PortNotReady" | "DependencyNotReady" | "StdinNotUploaded",
+        ) => (EventType::Normal, "Waiting", message),
         _ => (EventType::Warning, "Waiting", message),
     }
 }

@@ -276,24 +276,16 @@ fn value_of(
         ValueSource::ConfigMapKeyRef { name, key, optional } => {
             let field = format!("env {variable}");
             let Some(bytes) = config_map_key(&field, name, key, *optional, sources)? else { return Ok(None) };
-            match String::from_utf8(bytes) {
-                Ok(text) => Ok(Some(Value::plain(text))),
-                Err(_) => {
-                    let what = format!("key {key:?} of ConfigMap {name:?} is not UTF-8 text");
-                    Err(MissingInput::ConfigMap { field, what })
-                }
-            }
+            let what = format!("key {key:?} of ConfigMap {name:?} is not UTF-8 text");
+            let text = String::from_utf8(bytes).map_err(|_| MissingInput::ConfigMap { field, what })?;
+            Ok(Some(Value::plain(text)))
         }
         ValueSource::SecretKeyRef { name, key, optional } => {
             let field = format!("env {variable}");
             let Some(bytes) = secret_key(&field, name, key, *optional, sources)? else { return Ok(None) };
-            match String::from_utf8(bytes) {
-                Ok(real) => Ok(Some(Value { real, shown: format!("<from secret {name}/{key}>"), secret: true })),
-                Err(_) => {
-                    let what = format!("key {key:?} of Secret {name:?} is not UTF-8 text");
-                    Err(MissingInput::Secret { field, what })
-                }
-            }
+            let what = format!("key {key:?} of Secret {name:?} is not UTF-8 text");
+            let real = String::from_utf8(bytes).map_err(|_| MissingInput::Secret { field, what })?;
+            Ok(Some(Value { real, shown: format!("<from secret {name}/{key}>"), secret: true }))
         }
     }
 }

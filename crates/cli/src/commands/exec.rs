@@ -37,7 +37,8 @@ pub(crate) async fn exec(args: Exec) -> Result<ExitCode> {
     let request = Request::new(&objects, name, spec);
     request.make().await?;
     let follow = Follow { objects: &objects, name: request.name(), after: None, gives_up: true, input: stdin.input() };
-    stdin.beside(&request, follow.run()).await
+    // It holds the state of a watch, of logs and of an upload.
+    stdin.beside(&request, Box::pin(follow.run())).await
 }
 
 /// The container as it was typed.
