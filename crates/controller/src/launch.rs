@@ -118,14 +118,8 @@ pub(crate) async fn launch(
 /// Puts a supervisor in place, if one is wanted and can be had.
 async fn watcher(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: &RunKey) -> Result<Watcher, Blocked> {
     let wanted = exec.spec.capture.unwrap_or_default();
-    // Before anything is started beside it: an attached program asks no gate.
     if wanted == Wanted::Attached {
-        let is_held = ctx.engine.has_record(&container.id, &key.digest()).await;
-        return Ok(if is_held.map_err(|error| blocked_by_engine(&error))? {
-            Watcher::Record
-        } else {
-            Watcher::Daemon { reason: "spec.capture is Attached".to_owned() }
-        });
+        return attached(ctx, container, key, "spec.capture is Attached".to_owned()).await;
     }
     let error = match ctx.engine.supervise(&container.id).await {
         Ok(supervisor) => return Ok(Watcher::Supervisor(supervisor)),
@@ -139,10 +133,18 @@ async fn watcher(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: &R
     } else if convert::kills_on_delete(exec) {
         "spec.onDelete is Kill"
     } else {
-        return Ok(Watcher::Daemon { reason: one_line(&error) });
+        return attached(ctx, container, key, one_line(&error)).await;
     };
     let message = format!("{}; {needed_for}, which only a supervisor in the container can do", one_line(&error));
     Err(Blocked { reason: Reason::NotSupervisable, message })
+}
+
+/// The daemon is to watch, unless the container holds the run already: an attached program asks no gate, so the gate is looked at
+/// before it is started.
+async fn attached(ctx: &Ctx, container: &Container, key: &RunKey, reason: String) -> Result<Watcher, Blocked> {
+    let is_held = ctx.engine.has_record(&container.id, &key.digest()).await;
+    let is_held = is_held.map_err(|error| blocked_by_engine(&error))?;
+    Ok(if is_held { Watcher::Record } else { Watcher::Daemon { reason } })
 }
 
 fn new_exec(spec: &ExecSpec, resolved: Resolved) -> NewExec {
@@ -174,6 +176,7 @@ async fn create_exec(
                 timeout: convert::timeout(exec),
                 grace: convert::grace(exec),
                 stdin: None,
+                log_limit: convert::log_limit(exec),
                 // A value of plain structs always has a form in JSON.
                 description: serde_json::to_value(description).unwrap_or_default(),
             };
