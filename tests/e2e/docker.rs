@@ -97,7 +97,13 @@ impl Container {
 
     /// Makes the container, under the same name as before.
     pub(crate) fn create_again(&self) {
-        docker(&["run", "--detach", "--name", &self.name, IMAGE, "/bin/sleep", "1000000"]).unwrap();
+        self.create_with(&[]).unwrap();
+    }
+
+    /// Makes the container, with more options of `docker run`.
+    pub(crate) fn create_with(&self, options: &[&str]) -> Result<(), String> {
+        let run = ["run", "--detach", "--name", &self.name];
+        docker(&[&run, options, &[IMAGE, "/bin/sleep", "1000000"]].concat()).map(drop)
     }
 
     pub(crate) fn id(&self) -> String {

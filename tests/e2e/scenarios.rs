@@ -6,6 +6,7 @@ mod database;
 mod inputs;
 mod made;
 mod once;
+mod output;
 mod page;
 mod people;
 mod rejected;
@@ -165,6 +166,13 @@ scenarios! {
         where_no_supervisor_can_be_the_status_says_why,
         a_container_without_rights_is_supervised_like_any_other,
         capture_attached_uses_no_supervisor,
+    },
+    output::{
+        output_larger_than_the_room_in_the_container_is_complete,
+        a_container_without_any_room_runs_its_programs_all_the_same,
+        at_the_limits_of_a_container_the_exit_code_is_the_programs,
+        a_server_that_is_left_behind_costs_no_disk_and_status_says_so,
+        a_daemon_killed_in_the_middle_of_much_output_loses_nothing,
     },
     containers::{
         a_persistent_container_is_made_and_reused,

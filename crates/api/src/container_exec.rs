@@ -393,8 +393,11 @@ pub struct EffectiveVar {
 pub struct Output {
     /// How many bytes it wrote.
     pub bytes: i64,
-    /// Whether less than that was kept.
+    /// Whether less than that was kept: because of logLimitBytes, or because the container's disk had no room for it.
     pub truncated: bool,
+    /// Whether processes that the program left behind still held it open when the program ended. What they write is discarded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held_open: bool,
     /// Its last 2 KiB as text.
     pub tail: String,
 }

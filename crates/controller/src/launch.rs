@@ -129,14 +129,8 @@ async fn watcher(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: &R
             "spec.stdin is set, which only a supervisor in the container can deliver, and spec.capture is Attached";
         return Err(Blocked { reason: Reason::NotSupervisable, message: message.to_owned() });
     }
-    // Before anything is started beside it: an attached program asks no gate.
     if wanted == Wanted::Attached {
-        let is_held = ctx.engine.has_record(&container.id, &key.digest()).await;
-        return Ok(if is_held.map_err(|error| blocked_by_engine(&error))? {
-            Watcher::Record
-        } else {
-            Watcher::Daemon { reason: "spec.capture is Attached".to_owned() }
-        });
+        return attached(ctx, container, key, "spec.capture is Attached".to_owned()).await;
     }
     let error = match ctx.engine.supervise(&container.id).await {
         Ok(supervisor) => return Ok(Watcher::Supervisor(supervisor)),
@@ -152,10 +146,18 @@ async fn watcher(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: &R
     } else if has_stdin {
         "spec.stdin is set"
     } else {
-        return Ok(Watcher::Daemon { reason: one_line(&error) });
+        return attached(ctx, container, key, one_line(&error)).await;
     };
     let message = format!("{}; {needed_for}, which only a supervisor in the container can do", one_line(&error));
     Err(Blocked { reason: Reason::NotSupervisable, message })
+}
+
+/// The daemon is to watch, unless the container holds the run already: an attached program asks no gate, so the gate is looked at
+/// before it is started.
+async fn attached(ctx: &Ctx, container: &Container, key: &RunKey, reason: String) -> Result<Watcher, Blocked> {
+    let is_held = ctx.engine.has_record(&container.id, &key.digest()).await;
+    let is_held = is_held.map_err(|error| blocked_by_engine(&error))?;
+    Ok(if is_held { Watcher::Record } else { Watcher::Daemon { reason } })
 }
 
 fn new_exec(spec: &ExecSpec, resolved: Resolved) -> NewExec {
@@ -188,6 +190,7 @@ async fn create_exec(
                 timeout: convert::timeout(exec),
                 grace: convert::grace(exec),
                 stdin: stdin.map(|StdinDigest { bytes, sha256 }| supervise::StdinDigest { bytes, sha256 }),
+                log_limit: convert::log_limit(exec),
                 // A value of plain structs always has a form in JSON.
                 description: serde_json::to_value(description).unwrap_or_default(),
             };

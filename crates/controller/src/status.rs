@@ -9,6 +9,9 @@ use oncelet_store::{LogSummary, Logs};
 use crate::act::What;
 use crate::observe::Observation;
 
+/// Of a program that has left a server behind.
+const HELD_OPEN: &str = "processes started by the program still hold its output open; what they write is discarded";
+
 /// The status of `exec` that shows `what`; `None` where the status stays as it is.
 pub(crate) fn project(
     exec: &ContainerExec,
@@ -77,6 +80,9 @@ fn run(record: &RunRecord, restored: bool, logs: Option<&Logs>) -> ContainerExec
             | Outcome::FailedToStart { message, .. }
             | Outcome::Unknown { message },
         ) => Some(message.clone()),
+        Some(Outcome::Finished { .. }) if logs.is_some_and(|logs| logs.stdout.held_open || logs.stderr.held_open) => {
+            Some(HELD_OPEN.to_owned())
+        }
         Some(Outcome::Finished { .. }) | None => None,
     };
     let has_run = outcome.is_some_and(|outcome| !matches!(outcome, Outcome::FailedToStart { .. }));
@@ -133,7 +139,12 @@ fn state(state: &RunState) -> ExecState {
 }
 
 fn output(log: &LogSummary) -> Output {
-    Output { bytes: i64::try_from(log.bytes).unwrap_or(i64::MAX), truncated: log.truncated, tail: tail_text(&log.tail) }
+    Output {
+        bytes: i64::try_from(log.bytes).unwrap_or(i64::MAX),
+        truncated: log.truncated,
+        held_open: log.held_open,
+        tail: tail_text(&log.tail),
+    }
 }
 
 /// Bytes as text: a character that the cut went through is left out, what is not text shows as U+FFFD. NUL would be

@@ -8,7 +8,8 @@
 //! - Of all execs of one run in one container, however many are started by whomever, at most one starts the program.
 //! - The end that a supervisor tells is on the container's disk before: [`Engine::read_record`] finds it there, also in a
 //!   stopped container, until the container is removed.
-//! - The program never waits for whoever reads its output.
+//! - The program fails for nothing that happens to its output. It waits for whoever reads it only where the container's disk has no
+//!   room for it, and only for seconds where nothing is read.
 
 mod archive;
 mod install;
@@ -31,7 +32,7 @@ use voice::Voice;
 
 pub use install::Supervisor;
 pub(crate) use install::Supervisors;
-pub use oncelet_shim::{Claim, End, Exit, Record, Started, StdinDigest, StopReason};
+pub use oncelet_shim::{Claim, End, Exit, Record, Started, StdinDigest, StopReason, Written};
 pub use port::{PortProbe, PortState, PortTry};
 pub use run::SupervisedRun;
 
@@ -57,6 +58,8 @@ pub struct Supervision {
     /// What the program reads from its stdin; it is empty where nothing is given. The bytes are handed to
     /// [`Engine::start_supervised`].
     pub stdin: Option<StdinDigest>,
+    /// How many bytes of each output are wanted. The rest is counted, and takes no room in the container.
+    pub log_limit: Option<u64>,
     /// What is kept with the claim in the container, for a daemon that has lost its store. Left out where it is too long.
     pub description: serde_json::Value,
 }
@@ -85,7 +88,7 @@ pub enum SupervisedEvent {
 /// How following a supervised run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SupervisedEnd {
-    /// The program is over. Output that did not come is in its log: [`Engine::read_log`].
+    /// The program is over. Output that did not come is on the container's disk: [`Engine::read_output`].
     Exited(Exit),
     /// Somebody else has claimed the run: nothing was started by this exec.
     Refused,
@@ -135,6 +138,7 @@ impl Engine {
             timeout_seconds: supervision.timeout.map(|limit| limit.as_secs()),
             grace_seconds: supervision.grace.as_secs(),
             stdin: supervision.stdin.clone(),
+            log_limit: supervision.log_limit,
             description,
         };
         let mut order = written(task(supervision.description.clone()));
@@ -198,8 +202,13 @@ impl Engine {
         self.do_task(container, task, user, grace + TASK).await
     }
 
-    /// Removes the logs of ended runs from the container.
-    pub async fn clean_logs(&self, container: &ContainerId, runs: &[String], user: Option<&str>) -> Result<(), Error> {
+    /// Removes the output of ended runs from the container.
+    pub async fn clean_output(
+        &self,
+        container: &ContainerId,
+        runs: &[String],
+        user: Option<&str>,
+    ) -> Result<(), Error> {
         let places = runs.iter().map(|run| Place::new(container.as_str(), run)).collect();
         self.do_task(container, Task::Clean { places }, user, TASK).await
     }

@@ -31,6 +31,8 @@ on_each_engine! {
     a_container_with_nothing_but_its_program_is_supervised,
     a_forgotten_run_runs_again,
     a_program_reads_its_stdin_whole_or_is_not_started,
+    a_server_that_is_left_behind_keeps_nobody_waiting,
+    what_is_acknowledged_is_removed_while_the_program_runs,
     a_supervisor_that_was_removed_is_no_missing_command,
     where_nothing_was_claimed_there_is_no_record,
 }
@@ -42,6 +44,7 @@ fn terms(run: &str) -> Supervision {
         timeout: None,
         grace: Duration::from_secs(1),
         stdin: None,
+        log_limit: None,
         description: serde_json::json!({"what": "a test"}),
     }
 }
@@ -113,13 +116,15 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
 }
 
 async fn log(container: &Waiting, run: &str, stream: OutputStream, skip: u64) -> Vec<u8> {
-    let log = container.engine.read_log(&container.id, run, stream, skip).await.unwrap();
-    log.try_fold(Vec::new(), |mut all, piece| async move {
+    let mut from = [u64::MAX; 2];
+    from[stream as usize] = skip;
+    let mut output = container.engine.read_output(&container.id, run, from).await.unwrap();
+    let mut all = Vec::new();
+    while let Some((of, offset, piece)) = output.try_next().await.unwrap() {
+        assert_eq!((of, offset), (stream, skip + all.len() as u64));
         all.extend_from_slice(&piece);
-        Ok(all)
-    })
-    .await
-    .unwrap()
+    }
+    all
 }
 
 async fn a_supervised_program_tells_everything_and_leaves_a_record(engine: Engine) {
@@ -129,7 +134,7 @@ async fn a_supervised_program_tells_everything_and_leaves_a_record(engine: Engin
     assert!(told.started);
     assert_eq!((told.stdout.as_slice(), told.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
     let exit = told.exit();
-    assert_eq!((exit.end, exit.stdout_bytes, exit.stderr_bytes), (End::Code(3), 4, 4));
+    assert_eq!((exit.end, exit.stdout.bytes, exit.stderr.bytes), (End::Code(3), 4, 4));
     assert!(exit.started_us <= exit.finished_us);
     let record = container.engine.read_record(&container.id, &run("a")).await.unwrap().unwrap();
     assert_eq!(record.exit.as_ref(), Some(exit));
@@ -140,7 +145,7 @@ async fn a_supervised_program_tells_everything_and_leaves_a_record(engine: Engin
     assert_eq!(log(&container, &run("a"), OutputStream::Stdout, 0).await, b"out\n");
     supervised.stored();
     eventually("the logs are removed", async || {
-        let gone = container.engine.read_log(&container.id, &run("a"), OutputStream::Stdout, 0).await.err()?;
+        let gone = container.engine.read_output(&container.id, &run("a"), [0, 0]).await.err()?;
         (gone.kind() == ErrorKind::NotFound).then_some(())
     })
     .await;
@@ -181,13 +186,13 @@ async fn twenty_megabytes_come_byte_for_byte_by_stream_and_from_the_disk(engine:
     let told = listen(&mut supervised).await;
     let (stdout, stderr) = (numbers(1_000_000..=3_222_221), numbers(1..=100_000));
     let exit = told.exit().clone();
-    assert_eq!((exit.stdout_bytes, exit.stderr_bytes), (stdout.len() as u64, stderr.len() as u64));
+    assert_eq!((exit.stdout.bytes, exit.stderr.bytes), (stdout.len() as u64, stderr.len() as u64));
     assert!(stdout.starts_with(&told.stdout), "what came is the beginning");
     let rest = log(&container, &run("c"), OutputStream::Stdout, told.stdout.len() as u64).await;
     assert!([told.stdout, rest].concat() == stdout, "the disk has the rest");
     let rest = log(&container, &run("c"), OutputStream::Stderr, told.stderr.len() as u64).await;
     assert!([told.stderr, rest].concat() == stderr);
-    assert_eq!(log(&container, &run("c"), OutputStream::Stdout, exit.stdout_bytes).await, b"");
+    assert_eq!(log(&container, &run("c"), OutputStream::Stdout, exit.stdout.bytes).await, b"");
 }
 
 async fn a_run_is_followed_again_from_where_its_output_is_known(engine: Engine) {
@@ -351,7 +356,7 @@ fn digest(bytes: &[u8]) -> StdinDigest {
     StdinDigest { bytes: bytes.len() as u64, sha256: format!("{:x}", Sha256::digest(bytes)) }
 }
 
-fn source(bytes: Vec<u8>) -> StdinSource {
+fn source(bytes: &[u8]) -> StdinSource {
     let pieces: Vec<_> = bytes.chunks(50_000).map(|piece| Ok(piece.to_vec().into())).collect();
     Box::pin(futures::stream::iter(pieces))
 }
@@ -363,12 +368,12 @@ async fn a_program_reads_its_stdin_whole_or_is_not_started(engine: Engine) {
     let new = sh("touch /tmp/ran; sha256sum");
     // As when the daemon is killed in the middle, and when the source has nothing more to give.
     let exec = create(&container, &new, &terms).await;
-    let endless = source(input[..5_000_000].to_vec()).chain(futures::stream::pending());
+    let endless = source(&input[..5_000_000]).chain(futures::stream::pending());
     let mut cut = container.engine.start_supervised(&container.id, &exec, Some(Box::pin(endless))).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(500), cut.next()).await.is_err(), "it waits for the rest");
     drop(cut);
     let exec = create(&container, &new, &terms).await;
-    let broken = source(input[..7_000_000].to_vec());
+    let broken = source(&input[..7_000_000]);
     let broken = broken.chain(futures::stream::iter([Err(std::io::Error::other("the upload is gone"))]));
     let mut broken = container.engine.start_supervised(&container.id, &exec, Some(Box::pin(broken))).await.unwrap();
     let SupervisedEnd::StdinIncomplete { message } = listen(&mut broken).await.end else { panic!("incomplete") };
@@ -377,7 +382,7 @@ async fn a_program_reads_its_stdin_whole_or_is_not_started(engine: Engine) {
     assert!(!container.engine.has_record(&container.id, &run("a")).await.unwrap());
 
     let exec = create(&container, &new, &terms).await;
-    let mut whole = container.engine.start_supervised(&container.id, &exec, Some(source(input.clone()))).await.unwrap();
+    let mut whole = container.engine.start_supervised(&container.id, &exec, Some(source(&input))).await.unwrap();
     let told = listen(&mut whole).await;
     assert_eq!(String::from_utf8(told.stdout).unwrap(), format!("{}  -\n", digest(&input).sha256));
     whole.stored();
@@ -386,6 +391,44 @@ async fn a_program_reads_its_stdin_whole_or_is_not_started(engine: Engine) {
     let never = Box::pin(futures::stream::pending());
     let mut late = container.engine.start_supervised(&container.id, &exec, Some(never)).await.unwrap();
     assert_eq!(listen(&mut late).await.end, SupervisedEnd::Refused);
+}
+
+async fn a_server_that_is_left_behind_keeps_nobody_waiting(engine: Engine) {
+    let container = Waiting::named(engine, "left").await;
+    let script = "(/bin/busybox sleep 7777) & echo up; exit 3";
+    let mut supervised = start(&container, &sh(script), &terms("a")).await;
+    let told = listen(&mut supervised).await;
+    let exit = told.exit();
+    assert_eq!((exit.end, exit.stdout.held_open, told.stdout.as_slice()), (End::Code(3), true, &b"up\n"[..]));
+    supervised.stored();
+    let spool = format!("[ -e /.oncelet/{}/{}.output ] || echo gone", container.id, run("a"));
+    eventually("the output is removed", async || (container.sh(&spool).await.text() == "gone\n").then_some(())).await;
+    // It is no reason to wait for anything: not to forget the run, and not to run it again.
+    container.engine.forget_run(&container.id, &run("a"), None).await.unwrap();
+    assert_eq!(tell(&container, &sh("exit 8"), &terms("a")).await.exit().end, End::Code(8));
+    assert!(container.sh("ps").await.text().contains("sleep 7777"), "it lives on");
+}
+
+async fn what_is_acknowledged_is_removed_while_the_program_runs(engine: Engine) {
+    let container = Waiting::named(engine, "ack").await;
+    let script = "seq 1000000 1499999; while [ ! -e /tmp/go ]; do sleep 0.02; done; echo end";
+    let mut supervised = start(&container, &sh(script), &terms("a")).await;
+    let mut came = 0;
+    while came < 4_000_000 {
+        if let SupervisedEvent::Output { bytes, .. } = next(&mut supervised).await {
+            came += bytes.len() as u64;
+        }
+    }
+    supervised.acknowledge([came, 0]);
+    let count = format!("ls /.oncelet/{}/{}.output", container.id, run("a"));
+    eventually("one segment is left", async || (container.sh(&count).await.text().lines().count() == 1).then_some(()))
+        .await;
+    drop(supervised);
+    // What is left is enough for whoever goes on from there.
+    let mut next = container.engine.follow_supervised(&container.id, &run("a"), None, [came, 0]).await.unwrap();
+    container.sh("touch /tmp/go").await;
+    let told = listen(&mut next).await;
+    assert_eq!((told.stdout.as_slice(), told.exit().stdout.kept), (&b"end\n"[..], 4_000_004));
 }
 
 async fn a_supervisor_that_was_removed_is_no_missing_command(engine: Engine) {
@@ -403,11 +446,11 @@ async fn where_nothing_was_claimed_there_is_no_record(engine: Engine) {
     let container = Waiting::named(engine, "none").await;
     assert!(!container.engine.has_record(&container.id, &run("a")).await.unwrap());
     assert_eq!(container.engine.read_record(&container.id, &run("a")).await.unwrap(), None);
-    let missing = container.engine.read_log(&container.id, &run("a"), OutputStream::Stdout, 0).await;
+    let missing = container.engine.read_output(&container.id, &run("a"), [0, 0]).await;
     assert_eq!(missing.err().map(|error| error.kind()), Some(ErrorKind::NotFound));
     let mut followed = container.engine.follow_supervised(&container.id, &run("a"), None, [0, 0]).await.unwrap();
     assert_eq!(listen(&mut followed).await.end, SupervisedEnd::NoClaim);
-    container.engine.clean_logs(&container.id, &[run("a")], None).await.unwrap();
+    container.engine.clean_output(&container.id, &[run("a")], None).await.unwrap();
     container.engine.stop_supervised(&container.id, &run("a"), None, StopReason::Stop, Duration::ZERO).await.unwrap();
 }
 

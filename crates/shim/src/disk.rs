@@ -2,18 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 
-use oncelet_shim::{Claim, Exit, Place, Record, Started, Stopped, Stream, file};
+use oncelet_shim::{Claim, Exit, Place, ROOM, Record, Started, Stopped, file};
 use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::process;
-
-/// Room that is kept for the record of the end before the program is started, so that a program which fills the disk cannot
-/// lose its own outcome.
-const ROOM: usize = 4096;
+use crate::{limits, process, spool};
 
 /// Makes the gate. False where somebody else has. It is not on the disk yet: see [`write_claim`].
 pub(crate) fn make_gate(place: &Place) -> io::Result<bool> {
@@ -26,14 +22,12 @@ pub(crate) fn make_gate(place: &Place) -> io::Result<bool> {
 
 /// Opens the gate again: nothing was started behind it.
 pub(crate) fn remove_gate(place: &Place) -> io::Result<()> {
-    for stream in Stream::ALL {
-        ignore_absence(fs::remove_file(place.log(stream)))?;
-    }
+    spool::remove(place)?;
     ignore_absence(fs::remove_dir_all(place.gate()))?;
-    sync_dir(&place.container_dir())
+    sync(&place.container_dir())
 }
 
-fn ignore_absence(result: io::Result<()>) -> io::Result<()> {
+pub(crate) fn ignore_absence(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         result => result,
@@ -47,20 +41,58 @@ pub(crate) fn private() -> OpenOptions {
     options
 }
 
-/// Makes an empty log for the program to write to.
-pub(crate) fn make_log(place: &Place, stream: Stream) -> io::Result<File> {
-    private().append(true).create_new(true).open(place.log(stream))
+/// More than [`Stopped`] ever takes.
+const STOP_ROOM: usize = 256;
+
+/// The file of the end, with [`ROOM`] that is kept for it before the program is started, so that a program which fills the disk
+/// cannot lose its own outcome.
+pub(crate) struct ReservedEnd {
+    file: File,
+    text: Vec<u8>,
 }
 
-/// Opens a log to read.
-pub(crate) fn open_log(place: &Place, stream: Stream) -> io::Result<File> {
-    private().read(true).open(place.log(stream))
+impl ReservedEnd {
+    /// The room is taken as soon as it is written, synced or not.
+    pub(crate) fn make(place: &Place) -> io::Result<Self> {
+        limits::check_size(ROOM)?;
+        let mut file = private().write(true).create(true).truncate(true).open(unfinished(place, file::EXIT))?;
+        let text = limits::touched(ROOM);
+        file.write_all(&text)?;
+        // So that a program which has filled the disk can be stopped.
+        fs::write(unfinished(place, file::STOP), [b' '; STOP_ROOM])?;
+        Ok(Self { file, text })
+    }
+
+    /// Records the end. It is not on the disk yet: a power failure may take it, or leave it empty.
+    pub(crate) fn write(&mut self, place: &Place, exit: &Exit) -> io::Result<()> {
+        self.text.clear();
+        serde_json::to_writer(&mut self.text, exit)?;
+        self.text.push(b'\n');
+        let length = self.text.len();
+        // What was reserved is overwritten in place. Should it not be possible to cut it off after, spaces change nothing.
+        self.text.resize(length.max(ROOM), b' ');
+        self.file.write_all_at(&self.text, 0)?;
+        let _ = self.file.set_len(length as u64);
+        fs::rename(unfinished(place, file::EXIT), format!("{}/{}", place.gate(), file::EXIT))?;
+        let _ = fs::remove_file(unfinished(place, file::STOP));
+        Ok(())
+    }
 }
 
-/// Keeps [`ROOM`] for the end. The room is taken as soon as it is written, synced or not.
-pub(crate) fn reserve_end(place: &Place) -> io::Result<()> {
-    let mut reserved = private().write(true).create(true).truncate(true).open(unfinished(place, file::EXIT))?;
-    reserved.write_all(&[b' '; ROOM])
+/// Proves that a record can be written where those of runs are.
+pub(crate) fn prove_room(place: &Place) -> io::Result<()> {
+    let path = format!("{}/.probe-{}", place.container_dir(), std::process::id());
+    let proof = limits::check_size(ROOM).and_then(|()| {
+        let mut file = private().write(true).create_new(true).open(&path)?;
+        // The claim, and what is kept for the end.
+        let written = file.write_all(&[b' '; ROOM]);
+        written.and_then(|()| match limits::free_space(&path) {
+            Some(free) if free < ROOM as u64 => Err(ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        })
+    });
+    ignore_absence(fs::remove_file(&path))?;
+    proof
 }
 
 fn unfinished(place: &Place, name: &str) -> String {
@@ -72,14 +104,14 @@ fn unfinished(place: &Place, name: &str) -> String {
 /// All is synced at the end: most filesystems write everything that was changed with the first sync, and the others cost nothing then.
 pub(crate) fn write_claim(place: &Place, claim: &Claim) -> io::Result<()> {
     write(place, file::CLAIM, claim)?;
-    sync_dir(&place.container_dir())
+    sync(&place.container_dir())
 }
 
 /// Writes a part of the record: whole or not at all, and on the disk when this returns.
 pub(crate) fn write<T: Serialize>(place: &Place, name: &str, value: &T) -> io::Result<()> {
     note(place, name, value)?;
-    sync_file(place, name)?;
-    sync_dir(&place.gate())
+    sync(&format!("{}/{name}", place.gate()))?;
+    sync(&place.gate())
 }
 
 /// The same, but not on the disk yet: a power failure may take it, or leave it empty.
@@ -87,25 +119,12 @@ pub(crate) fn note<T: Serialize>(place: &Place, name: &str, value: &T) -> io::Re
     let path = unfinished(place, name);
     let mut text = serde_json::to_vec(value)?;
     text.push(b'\n');
+    limits::check_size(text.len())?;
     // Not truncated: what was reserved is overwritten in place, and cut off after.
     let mut file = private().write(true).create(true).truncate(false).open(&path)?;
     file.write_all(&text)?;
     file.set_len(text.len() as u64)?;
     fs::rename(&path, format!("{}/{name}", place.gate()))
-}
-
-/// Waits until the disk has the end, and the output before it.
-pub(crate) fn sync_end(place: &Place, exit: &Exit) {
-    for (stream, bytes) in [(Stream::Stdout, exit.stdout_bytes), (Stream::Stderr, exit.stderr_bytes)] {
-        if bytes > 0
-            && let Ok(log) = open_log(place, stream)
-        {
-            let _ = log.sync_all();
-        }
-    }
-    // Where the disk does not take it, whoever listens may still.
-    let _ = sync_file(place, file::EXIT);
-    let _ = sync_dir(&place.gate());
 }
 
 fn read<T: DeserializeOwned>(place: &Place, name: &str) -> Option<T> {
@@ -148,28 +167,15 @@ pub(crate) fn read_record(place: &Place) -> Record {
     }
 }
 
-fn sync_file(place: &Place, name: &str) -> io::Result<()> {
-    File::open(format!("{}/{name}", place.gate()))?.sync_all()
-}
-
-fn sync_dir(path: &str) -> io::Result<()> {
+/// Waits until the disk has a file or a directory.
+pub(crate) fn sync(path: &str) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// How many bytes a log has.
-pub(crate) fn length(place: &Place, stream: Stream) -> u64 {
-    fs::symlink_metadata(place.log(stream)).map_or(0, |log| log.len())
-}
-
-/// Removes the logs of a run.
-pub(crate) fn remove_logs(place: &Place) -> io::Result<()> {
-    Stream::ALL.into_iter().try_for_each(|stream| ignore_absence(fs::remove_file(place.log(stream))))
-}
-
-/// Removes the logs of ended runs.
+/// Removes the output of ended runs.
 pub(crate) fn clean(places: &[Place]) -> Result<(), String> {
     for place in places.iter().filter(|place| read_exit(place).is_some()) {
-        remove_logs(place).map_err(|error| format!("{}: {error}", place.gate()))?;
+        spool::remove(place).map_err(|error| format!("{}: {error}", place.gate()))?;
     }
     Ok(())
 }

@@ -13,8 +13,20 @@
 //!       started.json                     [`Started`]
 //!       stop.json                        [`Stopped`]: somebody asked for its end
 //!       exit.json                        [`Exit`]: there before anybody is told, and durable right after
-//!     <run>.stdout, <run>.stderr   0600  what the program wrote, until it is safe elsewhere
+//!     <run>.output/            0700  the spool: what the program wrote, until it is safe elsewhere
+//!       stdout.<offset>, stderr.<offset>   segments: each begins at this byte of its stream
 //! ```
+//!
+//! # Output
+//! The program writes into pipes. The supervisor reads them and writes what comes to the spool, in segments, so that what the
+//! daemon has stored ([`Word::Ack`]) can be removed while the program runs. The spool never takes more than half of the room that
+//! there is. Where there is none, the supervisor keeps a little in memory and lets the program wait, as a pipe does, as
+//! long as whoever listens takes something; else what comes from there on is dropped and counted ([`Written`]). So the
+//! program never fails because of its output's way, and what is kept is always the beginning.
+//!
+//! # After the start
+//! The supervisor has one thread. What it needs once the program runs is there before: the pipes, the memory, the room for
+//! the record of the end. What can fail after that costs output or a hint, never the outcome.
 //!
 //! The container's ID is in the path because an image made of the container (`docker commit`) carries the directory
 //! into other containers, where its claims must not count.
@@ -24,11 +36,14 @@
 //! and is no defence against a hostile one. Where the exec's user is root, only root can forge it.
 
 pub mod frame;
+mod word;
+
+pub use word::{Word, Words};
 
 use serde::{Deserialize, Serialize};
 
 /// The version of everything here. A supervisor of another version refuses an order.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where everything of oncelet is in a container.
 pub const ROOT: &str = "/.oncelet";
@@ -36,10 +51,11 @@ pub const ROOT: &str = "/.oncelet";
 /// The environment variable of the supervisor that holds its [`Order`]. The program does not get it.
 pub const ORDER_VARIABLE: &str = "ONCELET_ORDER";
 
-/// What the daemon writes to the supervisor's stdin once the outcome and the logs are in the store. The supervisor then
-/// removes the logs and ends; at the end of stdin without it, it leaves the logs and ends. Of a program that wrote nothing it does not
-/// wait for it.
-pub const STORED: &[u8] = b"stored\n";
+/// Room that is kept for the record of the end before a program is started: no record of an end is longer.
+pub const ROOM: usize = 16 * 1024;
+
+/// How many of the last bytes of a stream stand in the record of the end where not all of them were kept.
+pub const TAIL: usize = 2048;
 
 /// The names of the files of a run, below its gate.
 pub mod file {
@@ -78,9 +94,20 @@ impl Place {
         format!("{}/{}", self.container_dir(), self.run)
     }
 
-    /// The log of a stream.
-    pub fn log(&self, stream: Stream) -> String {
-        format!("{}.{}", self.gate(), stream.name())
+    /// The directory of the output that is not safe elsewhere yet.
+    pub fn spool(&self) -> String {
+        format!("{}.output", self.gate())
+    }
+
+    /// The segment of a stream that begins at its byte `offset`. By name they are in order.
+    pub fn segment(&self, stream: Stream, offset: u64) -> String {
+        format!("{}/{}.{offset:020}", self.spool(), stream.name())
+    }
+
+    /// The stream and the offset of a segment, by its name.
+    pub fn parse_segment(name: &str) -> Option<(Stream, u64)> {
+        let (stream, offset) = name.split_once('.')?;
+        Some((Stream::ALL.into_iter().find(|it| it.name() == stream)?, offset.parse().ok()?))
     }
 }
 
@@ -136,8 +163,11 @@ pub struct StdinDigest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Task {
-    /// Prove that it can run here: answers [`frame::Frame::Hello`].
-    Probe,
+    /// Prove that it can run here, and that there is room for a record: answers [`frame::Frame::Hello`].
+    Probe {
+        /// That of any run in the container.
+        place: Place,
+    },
     /// Claim the run, start the program (the supervisor's own arguments after `--`) and watch over it.
     ///
     /// Answers [`frame::Frame::Started`], its output, [`frame::Frame::Exited`]; or [`frame::Frame::Refused`],
@@ -158,6 +188,9 @@ pub enum Task {
         /// What the program reads from its stdin. It is empty where nothing is given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stdin: Option<StdinDigest>,
+        /// How many bytes of each output are wanted; what comes after is counted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        log_limit: Option<u64>,
         /// What a daemon needs that has lost its store: kept in the claim, never read here. Secrets masked.
         #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
         description: serde_json::Value,
@@ -306,13 +339,58 @@ pub struct Exit {
     pub elapsed_us: u64,
     /// How it ended.
     pub end: End,
-    /// How many bytes it wrote to stdout before it ended.
-    pub stdout_bytes: u64,
-    /// How many bytes it wrote to stderr before it ended.
-    pub stderr_bytes: u64,
+    /// What it wrote to stdout.
+    pub stdout: Written,
+    /// What it wrote to stderr.
+    pub stderr: Written,
     /// Who asked for its end before it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
+}
+
+/// What a program wrote to one of its outputs before it ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Written {
+    /// How many bytes.
+    pub bytes: u64,
+    /// How many of them, from the first on, are in the spool or went to whoever listened. Fewer than `bytes` where the limit or
+    /// the room did not allow for more.
+    pub kept: u64,
+    /// Whether processes that it left behind still hold it open. What they write is discarded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held_open: bool,
+    /// The last [`TAIL`] bytes in hex, where not all of them were kept.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tail: String,
+}
+
+impl Exit {
+    /// What was written to `stream`.
+    pub fn written(&self, stream: Stream) -> &Written {
+        match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        }
+    }
+}
+
+impl Written {
+    /// The last bytes, where not all were kept.
+    pub fn tail(&self) -> Vec<u8> {
+        let digits = self.tail.as_bytes().chunks_exact(2);
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        digits.map(byte).collect::<Option<_>>().unwrap_or_default()
+    }
+}
+
+/// Bytes in hex.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// How a program ended.

@@ -3,16 +3,21 @@
 //! It runs where there may be no shell, no libc, no `/tmp` and no root. Whatever the order, the answer is frames on stdout;
 //! see the library for the protocol, and for what lies on the disk.
 
+mod children;
 mod clock;
 mod disk;
 mod follow;
+mod intake;
 mod limits;
+mod listener;
 mod port;
 mod process;
 mod run;
+mod spool;
 mod stdin;
 mod stop;
-mod tell;
+mod teller;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -21,6 +26,8 @@ use std::time::Duration;
 use oncelet_shim::frame::{Frame, Hello, Message};
 use oncelet_shim::{ORDER_VARIABLE, Order, Task, VERSION};
 
+use crate::listener::answer;
+
 /// The exit code where the order could not be carried out.
 const UNUSABLE: u8 = 125;
 
@@ -28,7 +35,7 @@ fn main() -> ExitCode {
     match order().and_then(carry_out) {
         Ok(code) => code,
         Err(message) => {
-            tell::answer(&Frame::Unusable(Message { message }));
+            answer(&Frame::Unusable(Message { message }));
             ExitCode::from(UNUSABLE)
         }
     }
@@ -47,13 +54,15 @@ fn order() -> Result<Order, String> {
 
 fn carry_out(order: Order) -> Result<ExitCode, String> {
     match order.task {
-        Task::Probe => {
-            tell::answer(&Frame::Hello(Hello { version: VERSION }));
+        Task::Probe { place } => {
+            disk::prove_room(&place)
+                .map_err(|error| format!("no record can be written at {}: {error}", place.container_dir()))?;
+            answer(&Frame::Hello(Hello { version: VERSION }));
             Ok(ExitCode::SUCCESS)
         }
-        Task::Run { place, nonce, timeout_seconds, grace_seconds, stdin, description } => {
+        Task::Run { place, nonce, timeout_seconds, grace_seconds, stdin, log_limit, description } => {
             let command: Vec<OsString> = std::env::args_os().skip_while(|arg| arg != "--").skip(1).collect();
-            let terms = run::Terms { nonce, timeout_seconds, grace_seconds, stdin, description };
+            let terms = run::Terms { nonce, timeout_seconds, grace_seconds, stdin, log_limit, description };
             run::run(&place, &terms, &command)
         }
         Task::Follow { place, stdout_from, stderr_from } => follow::follow(&place, [stdout_from, stderr_from]),
@@ -67,6 +76,6 @@ fn carry_out(order: Order) -> Result<ExitCode, String> {
 }
 
 fn done(_: ()) -> ExitCode {
-    tell::answer(&Frame::Done);
+    answer(&Frame::Done);
     ExitCode::SUCCESS
 }

@@ -3,25 +3,28 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use oncelet_shim::frame::{Frame, Message};
-use oncelet_shim::{
-    Claim, End, Exit, ORDER_VARIABLE, Place, StartFailure, Started, StdinDigest, StopReason, Stream, VERSION, file,
-};
-use rustix::process::{WaitOptions, WaitStatus};
+use oncelet_shim::{Claim, ORDER_VARIABLE, Place, StartFailure, Started, StdinDigest, Stream, VERSION, file};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::children::Children;
+use crate::intake::Intake;
+use crate::listener::answer;
+use crate::spool::Spool;
 use crate::stdin::{self, NotTaken};
-use crate::{clock, disk, process, stop, tell};
+use crate::teller::Teller;
+use crate::watch::{Prepared, watch};
+use crate::{clock, disk, limits, process};
 
-/// How long the telling may stand still once the program is over.
-const STILL: Duration = Duration::from_secs(10);
+/// How many descriptors are kept free for what is opened while the program runs: segments of the spool, and what tells who is
+/// left of it.
+const SPARE: usize = 6;
 
 /// What a run is to be like.
 pub(crate) struct Terms {
@@ -29,6 +32,7 @@ pub(crate) struct Terms {
     pub(crate) timeout_seconds: Option<u64>,
     pub(crate) grace_seconds: u64,
     pub(crate) stdin: Option<StdinDigest>,
+    pub(crate) log_limit: Option<u64>,
     pub(crate) description: serde_json::Value,
 }
 
@@ -45,7 +49,7 @@ pub(crate) fn run(place: &Place, terms: &Terms, command: &[OsString]) -> Result<
         None => None,
     };
     if !disk::make_gate(place).map_err(|error| wrong("the claim cannot be made at", error))? {
-        tell::answer(&Frame::Refused);
+        answer(&Frame::Refused);
         return Ok(ExitCode::SUCCESS);
     }
     let begun = match begin(place, terms, program, args, input) {
@@ -55,14 +59,14 @@ pub(crate) fn run(place: &Place, terms: &Terms, command: &[OsString]) -> Result<
             disk::remove_gate(place).map_err(|error| wrong("the claim cannot be taken back at", error))?;
             return match error {
                 NotBegun::Failed(failure) => {
-                    tell::answer(&Frame::FailedToStart(failure));
+                    answer(&Frame::FailedToStart(failure));
                     Ok(ExitCode::from(127))
                 }
                 NotBegun::NoPlace(error) => Err(wrong("the record cannot be written at", error)),
             };
         }
     };
-    Ok(watch(place, terms, &begun))
+    Ok(watch(place, terms, begun.started, begun.at, begun.prepared))
 }
 
 enum Taken {
@@ -75,13 +79,13 @@ enum Taken {
 fn taken(place: &Place, wanted: &StdinDigest) -> Result<Taken, String> {
     // Whoever comes too late is to hear it before it has sent everything.
     if disk::is_claimed(place) {
-        tell::answer(&Frame::Refused);
+        answer(&Frame::Refused);
         return Ok(Taken::Answered);
     }
     match stdin::take(place, wanted) {
         Ok(input) => Ok(Taken::Input(input)),
         Err(NotTaken::Incomplete(message)) => {
-            tell::answer(&Frame::StdinIncomplete(Message { message }));
+            answer(&Frame::StdinIncomplete(Message { message }));
             Ok(Taken::Answered)
         }
         Err(NotTaken::NoPlace(message)) => Err(message),
@@ -92,6 +96,7 @@ fn taken(place: &Place, wanted: &StdinDigest) -> Result<Taken, String> {
 struct Begun {
     started: Started,
     at: Instant,
+    prepared: Prepared,
 }
 
 /// Why there is none.
@@ -113,8 +118,8 @@ fn begin(
     args: &[OsString],
     input: Option<File>,
 ) -> Result<Begun, NotBegun> {
-    let (stdout, stderr) = (disk::make_log(place, Stream::Stdout)?, disk::make_log(place, Stream::Stderr)?);
-    disk::reserve_end(place)?;
+    let (prepared, outputs) = prepare(place, terms)?;
+    let spare = limits::reserve_descriptors(SPARE)?;
     let claim = Claim {
         version: VERSION,
         nonce: terms.nonce.clone(),
@@ -127,6 +132,8 @@ fn begin(
     // Orphans of the program come here, where they can be found.
     let _ = rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1));
     let _ = rustix::process::setsid();
+    limits::warm_heap();
+    let [stdout, stderr] = outputs;
     let (at_us, at) = (clock::now_us(), Instant::now());
     let spawned = Command::new(program)
         .args(args)
@@ -138,13 +145,42 @@ fn begin(
         .spawn();
     match spawned {
         Ok(child) => {
+            drop(spare);
+            limits::raise_descriptors();
             let started = Started { at_us, program: process::identify(child.id()) };
             // The end tells the start, too; this file helps whoever looks before it.
             let _ = disk::note(place, file::STARTED, &started);
-            Ok(Begun { started, at })
+            Ok(Begun { started, at, prepared })
         }
         Err(error) => Err(NotBegun::Failed(failure(program, &error))),
     }
+}
+
+/// Has all in place that is needed once the program runs. Gives back also where the program is to write.
+fn prepare(place: &Place, terms: &Terms) -> io::Result<(Prepared, [OwnedFd; 2])> {
+    let spool = Spool::make(place)?;
+    let end = disk::ReservedEnd::make(place)?;
+    let (stdout, stdout_writer) = output_pipe()?;
+    let (stderr, stderr_writer) = output_pipe()?;
+    let prepared = Prepared {
+        children: Children::watch()?,
+        intakes: [
+            Intake::new(Stream::Stdout, stdout, terms.log_limit),
+            Intake::new(Stream::Stderr, stderr, terms.log_limit),
+        ],
+        spool,
+        teller: Teller::new(place, [0, 0]),
+        end,
+        scratch: Prepared::scratch(),
+    };
+    Ok((prepared, [stdout_writer, stderr_writer]))
+}
+
+/// A pipe that is read without waiting.
+fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    fcntl_setfl(&read, OFlags::NONBLOCK)?;
+    Ok((read, write))
 }
 
 fn failure(program: &OsString, error: &io::Error) -> StartFailure {
@@ -158,102 +194,6 @@ fn failure(program: &OsString, error: &io::Error) -> StartFailure {
         format!("exec: {name:?}: {text}")
     };
     StartFailure { errno: error.raw_os_error().unwrap_or_default(), message }
-}
-
-fn watch(place: &Place, terms: &Terms, begun: &Begun) -> ExitCode {
-    let told = Arc::new(AtomicU64::new(0));
-    let (done, telling) = mpsc::channel();
-    thread::spawn({
-        let (place, told, started) = (place.clone(), told.clone(), begun.started.clone());
-        move || {
-            tell::answer(&Frame::Started(started));
-            let heard = matches!(tell::tell(&place, [0, 0], &told), Ok(tell::Told::Exited(_)));
-            let _ = done.send(heard);
-        }
-    });
-    let (over, ends) = mpsc::channel::<()>();
-    let deadline = terms.timeout_seconds.map(|seconds| {
-        let (place, grace) = (place.clone(), Duration::from_secs(terms.grace_seconds));
-        thread::spawn(move || {
-            if ends.recv_timeout(Duration::from_secs(seconds)) == Err(RecvTimeoutError::Timeout) {
-                // Ended in any case; who asked for it is told where that can be written.
-                let _ = stop::ask(&place, StopReason::Timeout);
-                stop::end(&place, grace);
-            }
-        })
-    });
-    let status = await_program(&begun.started);
-    let finished_us = clock::now_us();
-    let elapsed = begun.at.elapsed();
-    drop(over);
-    let stopped = disk::read_stopped(place);
-    if stopped.is_some() {
-        stop::end_children(place);
-    }
-    let exit = Exit {
-        started_us: begun.started.at_us,
-        finished_us,
-        elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
-        end: status,
-        stdout_bytes: disk::length(place, Stream::Stdout),
-        stderr_bytes: disk::length(place, Stream::Stderr),
-        stopped,
-    };
-    // Room was kept for it. Where even that does not help, it is tried as long as somebody may make room.
-    while disk::note(place, file::EXIT, &exit).is_err() {
-        thread::sleep(Duration::from_secs(1));
-    }
-    disk::sync_end(place, &exit);
-    let is_silent = exit.stdout_bytes + exit.stderr_bytes == 0;
-    if await_telling(&telling, &told) && (is_silent || tell::await_stored()) {
-        // What cannot be removed stays.
-        let _ = disk::remove_logs(place);
-    }
-    if let Some(deadline) = deadline {
-        // Where it has come, the program's children may need longer than the program.
-        let _ = deadline.join();
-    }
-    exit_code(status.exit_code())
-}
-
-/// Collects every child that ends, orphans too, until the program itself has ended.
-fn await_program(started: &Started) -> End {
-    loop {
-        match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid.as_raw_nonzero().get().cast_unsigned() == started.program.pid => {
-                return end(status);
-            }
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            // There is no child that could be waited for.
-            Err(_) => return End::Code(255),
-        }
-    }
-}
-
-fn end(status: WaitStatus) -> End {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => End::Code(code),
-        (None, Some(signal)) => End::Signal(signal),
-        (None, None) => End::Code(255),
-    }
-}
-
-/// Waits until everything is told, unless nobody takes it. True where the end was taken.
-fn await_telling(telling: &mpsc::Receiver<bool>, told: &AtomicU64) -> bool {
-    let mut before = told.load(Ordering::Relaxed);
-    loop {
-        match telling.recv_timeout(STILL) {
-            Ok(heard) => return heard,
-            Err(RecvTimeoutError::Disconnected) => return false,
-            Err(RecvTimeoutError::Timeout) => {
-                let now = told.load(Ordering::Relaxed);
-                if now == before {
-                    return false;
-                }
-                before = now;
-            }
-        }
-    }
 }
 
 /// The supervisor ends as the program did.

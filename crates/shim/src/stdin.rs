@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 
-use oncelet_shim::{Place, StdinDigest};
+use oncelet_shim::{Place, StdinDigest, hex};
 use sha2::{Digest, Sha256};
 
 use crate::{disk, limits};
@@ -78,12 +78,4 @@ fn nameless(place: &Place) -> io::Result<(File, File)> {
             Err(error) => return Err(error),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -8,7 +8,8 @@ use oncelet_shim::frame::Frame;
 use oncelet_shim::{Place, StopReason, Stopped, file};
 use rustix::process::Signal;
 
-use crate::{clock, disk, process, tell};
+use crate::listener::answer;
+use crate::{clock, disk, process};
 
 /// How long between two looks at processes that end by themselves or not at all.
 const LOOK: Duration = Duration::from_millis(10);
@@ -18,7 +19,11 @@ const HUNG: Duration = Duration::from_secs(5);
 /// Ends the program of `place`, as somebody outside asks.
 pub(crate) fn stop(place: &Place, by: StopReason, grace_seconds: u64) -> Result<ExitCode, String> {
     if disk::is_claimed(place) && disk::read_exit(place).is_none() {
-        ask(place, by).map_err(|error| format!("{}: {error}", place.gate()))?;
+        match ask(place, by) {
+            // It may have ended meanwhile.
+            Err(error) if disk::read_exit(place).is_none() => return Err(format!("{}: {error}", place.gate())),
+            _ => {}
+        }
         end(place, Duration::from_secs(grace_seconds));
         // Its supervisor has the last word.
         while disk::read_exit(place).is_none()
@@ -27,7 +32,7 @@ pub(crate) fn stop(place: &Place, by: StopReason, grace_seconds: u64) -> Result<
             sleep(LOOK);
         }
     }
-    tell::answer(&Frame::Done);
+    answer(&Frame::Done);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -55,12 +60,17 @@ pub(crate) fn end_children(place: &Place) {
     }
 }
 
+/// Signals all that is left of a program.
+pub(crate) fn signal_left(place: &Place, signal: Signal) {
+    for pid in process::left_of(&disk::read_record(place)) {
+        process::signal(pid, signal);
+    }
+}
+
 /// Ends whatever there is, and returns when nothing is left.
 pub(crate) fn end(place: &Place, grace: Duration) {
     let deadline = Instant::now() + grace;
-    for pid in process::left_of(&disk::read_record(place)) {
-        process::signal(pid, Signal::TERM);
-    }
+    signal_left(place, Signal::TERM);
     loop {
         let record = disk::read_record(place);
         let left = process::left_of(&record);

@@ -288,7 +288,7 @@ impl Store {
     async fn stored_logs(&self, run: RunId) -> Result<(u32, [Option<LogSummary>; 2]), StoreError> {
         // One question: each costs more to ask than to answer.
         let rows = sqlx::query(
-            "SELECT run.attempt, log.stream, log.bytes, log.kept, log.truncated, log.tail, log.crc32c \
+            "SELECT run.attempt, log.stream, log.bytes, log.kept, log.truncated, log.held_open, log.tail, log.crc32c \
              FROM run LEFT JOIN log ON log.run_id = run.id WHERE run.id = ?1",
         )
         .bind(run.0)

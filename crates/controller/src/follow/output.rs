@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use oncelet_engine::supervise::Written;
 use oncelet_store::{LogSummary, LogWriter, Logs, Store, StoreError, Stream};
 
 use super::Run;
@@ -38,6 +39,16 @@ impl Outputs {
     pub(super) async fn flush(&mut self) {
         self.stdout.flush().await;
         self.stderr.flush().await;
+    }
+
+    /// How much of both streams came.
+    pub(super) fn offsets(&self) -> [u64; 2] {
+        [self.stdout.offset(), self.stderr.offset()]
+    }
+
+    /// Makes what came durable, and gives back how much of both streams that is; `None` where something went wrong.
+    pub(super) async fn sync(&mut self) -> Option<[u64; 2]> {
+        Some([self.stdout.sync().await?, self.stderr.sync().await?])
     }
 
     /// Whether something that came was not kept, though the limit did not ask for it.
@@ -78,6 +89,21 @@ impl Sink {
             self.failed = true;
             complain(error);
         }
+    }
+
+    /// Accounts for what the program wrote and nobody has kept.
+    pub(super) fn close(&mut self, written: &Written) {
+        if let Some(writer) = &mut self.writer {
+            writer.skip(written.bytes.saturating_sub(writer.offset()), &written.tail());
+            writer.set_held_open(written.held_open);
+        }
+    }
+
+    async fn sync(&mut self) -> Option<u64> {
+        self.dirty = false;
+        let synced = self.writer.as_mut()?.sync().await;
+        self.failed |= synced.is_err();
+        synced.map_err(complain).ok().filter(|_| !self.failed)
     }
 
     /// Takes what begins at `offset` of the stream, as far as it is new.

@@ -11,16 +11,16 @@
 //! The container's disk is the witness, the stream only the fast way: whatever happens to this process or to the engine,
 //! the next look finds there what became of the program.
 
+mod fetch;
+
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::TryStreamExt;
 use jiff::Timestamp;
 use oncelet_core::{
     Description, EndedBy, Finding, Gate, Life, Outcome, RunEvent, RunRecord, RunState, Witnessed, abandoned, examine,
 };
 use oncelet_engine::supervise::{Exit, Record, StdinSource, StopReason, SupervisedEnd, SupervisedEvent, SupervisedRun};
-use oncelet_engine::{ContainerId, ContainerState, Error as EngineError, ErrorKind, ExecId, OutputStream};
+use oncelet_engine::{ContainerId, ContainerState, Error as EngineError, ExecId, OutputStream};
 use oncelet_faults::gives_up;
 use oncelet_store::{Store, Stream};
 use tokio::time::Instant;
@@ -28,12 +28,10 @@ use tokio::time::Instant;
 use super::output::{FLUSH, Outputs};
 use super::{LOOK, Run, finish, hint, record};
 use crate::context::{Ctx, one_line};
+use fetch::{Fetched, MUCH, SOME};
 
 /// How long before something is looked at again that settles within moments.
 const SHORTLY: Duration = Duration::from_millis(100);
-/// How often output that the store did not take is offered again before the outcome is stored without it.
-const TRIES: u32 = 5;
-
 /// How long before the objects of a run are told that its program has started: most that end sooner show only their end,
 /// and have cost one look less.
 const TELLING: Duration = Duration::from_millis(50);
@@ -92,7 +90,17 @@ pub(crate) async fn watch(ctx: Ctx, store: Store, run: Run, record: RunRecord, s
         Err(error) => return tracing::error!(run = %record.id, "{}", one_line(&error)),
     };
     let outputs = Outputs::open(&store, &run, ctx.now).await;
-    let watch = Watch { digest: record.key.digest(), ctx, store, run, record, container, outputs, pause: SHORTLY };
+    let watch = Watch {
+        digest: record.key.digest(),
+        ctx,
+        store,
+        run,
+        record,
+        container,
+        outputs,
+        acknowledged: 0,
+        pause: SHORTLY,
+    };
     watch.run(step).await;
 }
 
@@ -105,6 +113,8 @@ struct Watch {
     container: ContainerId,
     digest: String,
     outputs: Outputs,
+    /// How many bytes of output were made safe.
+    acknowledged: u64,
     /// How long before the next look, where nothing tells when to look.
     pause: Duration,
 }
@@ -135,7 +145,7 @@ impl Watch {
                     }
                 }
                 Step::Follow => {
-                    let from = Stream::ALL.map(|stream| self.outputs.get_mut(stream).offset());
+                    let from = self.outputs.offsets();
                     match self.ctx.engine.follow_supervised(&self.container, &self.digest, self.user(), from).await {
                         Ok(stream) => {
                             tracing::info!(run = %self.record.id, key = %self.record.key, "listening to its supervisor again");
@@ -201,17 +211,21 @@ impl Watch {
                         }
                         telling = Some(Instant::now() + TELLING);
                     }
-                    Some(SupervisedEvent::Output { stream, offset, bytes }) => {
+                    Some(SupervisedEvent::Output { stream: output, offset, bytes }) => {
                         if gives_up("output") {
                             return Came::Lost;
                         }
-                        self.outputs.get_mut(stored(stream)).write_at(offset, bytes).await;
+                        self.outputs.get_mut(stored(output)).write_at(offset, bytes).await;
+                        self.acknowledge(&stream, MUCH).await;
                     }
                     Some(SupervisedEvent::Ended(end)) => break end,
                     None => return Came::Next(Step::Examine),
                 },
                 // Cancel-safe: a tick that is not taken comes again.
-                _ = flush.tick() => self.outputs.flush().await,
+                _ = flush.tick() => {
+                    self.outputs.flush().await;
+                    self.acknowledge(&stream, SOME).await;
+                }
                 // Cancel-safe: the moment stays the same.
                 () = tokio::time::sleep_until(telling.unwrap_or_else(Instant::now)), if telling.is_some() => {
                     telling = None;
@@ -325,13 +339,15 @@ impl Watch {
         }
     }
 
-    /// Stores an end that the supervisor saw, with all the output, and lets it remove the logs.
+    /// Stores an end that the supervisor saw, with all the output, and lets it remove the output.
     async fn complete(mut self, exit: &Exit, stream: Option<SupervisedRun>) {
         let witnessed = witnessed(exit);
         if gives_up("ended") || !self.started(witnessed.started_at).await {
             return;
         }
-        let complete = self.fetch_output(Some([exit.stdout_bytes, exit.stderr_bytes])).await;
+        let fetched = self.fetch_output([exit.stdout.kept, exit.stderr.kept]).await;
+        self.outputs.get_mut(Stream::Stdout).close(&exit.stdout);
+        self.outputs.get_mut(Stream::Stderr).close(&exit.stderr);
         let logs = self.outputs.finish().await;
         if gives_up("logs-written") {
             return;
@@ -339,15 +355,15 @@ impl Watch {
         let stored =
             finish(&self.ctx, &self.store, &self.run, witnessed.finished_at, witnessed.outcome(), logs).await.is_some();
         // Output that the store could not take stays in the container.
-        if gives_up("finished") || !(stored && complete) {
+        if gives_up("finished") || !(stored && fetched == Fetched::All) {
             return;
         }
         if let Some(stream) = stream {
             return stream.stored();
         }
         let user = self.record.program.user.as_deref();
-        if let Err(error) = self.ctx.engine.clean_logs(&self.container, &[self.digest], user).await {
-            tracing::debug!(run = %self.record.id, "the logs stay in the container: {}", one_line(&error));
+        if let Err(error) = self.ctx.engine.clean_output(&self.container, &[self.digest], user).await {
+            tracing::debug!(run = %self.record.id, "the output stays in the container: {}", one_line(&error));
         }
     }
 
@@ -359,7 +375,7 @@ impl Watch {
             return;
         }
         if !matches!(outcome, Outcome::FailedToStart { .. }) {
-            self.fetch_output(None).await;
+            self.fetch_output([u64::MAX; 2]).await;
         }
         let at = finished_at.unwrap_or_else(|| (self.ctx.now)());
         let logs = self.outputs.finish().await;
@@ -372,58 +388,6 @@ impl Watch {
             tracing::warn!(run = %self.record.id, "a claim could not be given back: {}", one_line(&error));
         }
         self.ctx.wake(&self.record.key.name);
-    }
-
-    /// Reads from the container's disk what has not come yet: up to so many bytes of each stream, or all there is. False
-    /// where something is missing.
-    async fn fetch_output(&mut self, totals: Option<[u64; 2]>) -> bool {
-        for tries in 1.. {
-            if self.outputs.failed() {
-                // Begins anew after the last byte that is on the store's disk.
-                self.outputs = Outputs::open(&self.store, &self.run, self.ctx.now).await;
-            }
-            let mut fetched = Ok(());
-            for (index, stream) in Stream::ALL.into_iter().enumerate() {
-                let total = totals.map_or(u64::MAX, |totals| totals[index]);
-                fetched = fetched.and(self.fetch(stream, total).await);
-            }
-            // Only what is in the file is kept.
-            self.outputs.flush().await;
-            match fetched {
-                Ok(()) if !self.outputs.failed() => return true,
-                Err(error) if error.kind() == ErrorKind::Unreachable => {
-                    tracing::warn!(run = %self.record.id, "its output waits for the engine: {}", one_line(&error));
-                    tokio::time::sleep(LOOK).await;
-                }
-                Ok(()) if tries < TRIES => tokio::time::sleep(tries * SHORTLY * 4).await,
-                Ok(()) => return false,
-                // The log or the container is gone.
-                Err(error) => {
-                    tracing::warn!(run = %self.record.id, "a part of its output is lost: {}", one_line(&error));
-                    return false;
-                }
-            }
-        }
-        false
-    }
-
-    async fn fetch(&mut self, stream: Stream, total: u64) -> Result<(), EngineError> {
-        let sink = self.outputs.get_mut(stream);
-        let mut offset = sink.offset();
-        if offset >= total {
-            return Ok(());
-        }
-        let mut log = self.ctx.engine.read_log(&self.container, &self.digest, engines(stream), offset).await?;
-        while let Some(bytes) = log.try_next().await? {
-            let wanted = usize::try_from(total - offset).unwrap_or(usize::MAX).min(bytes.len());
-            let bytes: Bytes = bytes.slice(..wanted);
-            sink.write_at(offset, bytes).await;
-            offset += wanted as u64;
-            if offset >= total {
-                break;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -493,12 +457,5 @@ fn stored(stream: OutputStream) -> Stream {
     match stream {
         OutputStream::Stdout => Stream::Stdout,
         OutputStream::Stderr => Stream::Stderr,
-    }
-}
-
-fn engines(stream: Stream) -> OutputStream {
-    match stream {
-        Stream::Stdout => OutputStream::Stdout,
-        Stream::Stderr => OutputStream::Stderr,
     }
 }

@@ -88,6 +88,18 @@ fn a_finished_run_shows_all_that_is_restored() {
 }
 
 #[test]
+fn a_server_that_was_left_behind_is_told_of_and_changes_no_outcome() {
+    let What::Run { record, .. } = shows(ended(Outcome::Finished { exit_code: 0 })) else { unreachable!() };
+    let mut logs = Logs::default();
+    logs.stderr.held_open = true;
+    let what = What::Run { record, restored: true, drift: vec![], logs: Some(logs), note: None };
+    let status = projected(None, &what);
+    assert_eq!(status.message.as_deref(), Some(HELD_OPEN));
+    assert_eq!([status.stdout, status.stderr].map(|output| output.unwrap().held_open), [false, true]);
+    assert!(conditions(&projected(None, &what)).contains(&"Succeeded=True ExitCodeZero".to_owned()));
+}
+
+#[test]
 fn success_is_not_said_before_the_end() {
     let status = projected(None, &shows(record(RunState::Running { exec_id: "e".into(), started_at: NOON })));
     assert!(conditions(&status).contains(&"Succeeded=Unknown Running".to_owned()), "{:?}", conditions(&status));

@@ -4,17 +4,19 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use oncelet_shim::{Place, Record, Stream as Output, file};
 use serde::de::DeserializeOwned;
-use tokio::io::AsyncReadExt;
-use tokio_util::io::{ReaderStream, StreamReader};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::io::StreamReader;
 
 use crate::engine::SLOW_CALL;
 use crate::{ContainerId, Engine, Error, OutputStream};
 
+/// How much is read at a time.
+const PIECE: usize = 256 * 1024;
 /// More than a record ever has.
 const LARGEST_RECORD: usize = 16 * 1024 * 1024;
 
@@ -49,22 +51,18 @@ impl Engine {
         }
     }
 
-    /// What a program wrote, from byte `skip` on, as far as it is on the container's disk.
+    /// What a program wrote, as far as it is on the container's disk and not known yet: `from` tells how many bytes of stdout and of
+    /// stderr are. The pieces of each stream come in order, with the offset at which they begin.
     ///
     /// # Errors
-    /// `NotFound` where there is no such log (any more), or no such container.
-    pub async fn read_log(
+    /// `NotFound` where there is no output (any more), or no such container.
+    pub async fn read_output(
         &self,
         container: &ContainerId,
         run: &str,
-        stream: OutputStream,
-        skip: u64,
-    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
-        let output = match stream {
-            OutputStream::Stdout => Output::Stdout,
-            OutputStream::Stderr => Output::Stderr,
-        };
-        let path = Place::new(container.as_str(), run).log(output);
+        from: [u64; 2],
+    ) -> Result<BoxStream<'static, Result<(OutputStream, u64, Bytes), Error>>, Error> {
+        let path = Place::new(container.as_str(), run).spool();
         let mut pieces = self.download(container, &path)?;
         // The answer's head: errors come before the first byte.
         let Some(first) = self.within("archive_get", SLOW_CALL, async { pieces.try_next().await }).await? else {
@@ -73,16 +71,12 @@ impl Engine {
         let pieces = futures::stream::iter([Ok(first)]).chain(pieces).map_err(io::Error::other);
         let endpoint = self.endpoint().to_owned();
         let broken = move |error: io::Error| Error::unreachable(&endpoint, error);
-        let mut archive = tokio_tar::Archive::new(StreamReader::new(pieces));
-        let mut entries = archive.entries().map_err(&broken)?;
-        let Some(mut log) = entries.next().await.transpose().map_err(&broken)? else {
-            return Err(Error::NotFound { what: path });
-        };
-        let skipped = tokio::io::copy(&mut (&mut log).take(skip), &mut tokio::io::sink()).await.map_err(&broken)?;
-        if skipped < skip {
-            return Ok(futures::stream::empty().boxed());
-        }
-        Ok(ReaderStream::with_capacity(log, 256 * 1024).map_err(broken).boxed())
+        let entries = tokio_tar::Archive::new(StreamReader::new(pieces)).entries().map_err(&broken)?;
+        let segments = Segments { entries, from, open: None };
+        let pieces = futures::stream::try_unfold(segments, |mut segments| async {
+            Ok(segments.next().await?.map(|piece| (piece, segments)))
+        });
+        Ok(pieces.map_err(broken).boxed())
     }
 
     fn download(&self, container: &ContainerId, path: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
@@ -96,6 +90,40 @@ impl Engine {
                 other => other,
             })
             .boxed())
+    }
+}
+
+/// The segments in the archive of a run's output. An engine puts them there by name, and so in order.
+struct Segments<R: AsyncRead + Unpin> {
+    entries: tokio_tar::Entries<R>,
+    from: [u64; 2],
+    /// The one that is read, and where the next piece begins.
+    open: Option<(Output, u64, tokio_tar::Entry<tokio_tar::Archive<R>>)>,
+}
+
+impl<R: AsyncRead + Unpin> Segments<R> {
+    async fn next(&mut self) -> io::Result<Option<(OutputStream, u64, Bytes)>> {
+        loop {
+            if let Some((stream, offset, segment)) = &mut self.open {
+                let mut piece = BytesMut::with_capacity(PIECE);
+                if segment.read_buf(&mut piece).await? > 0 {
+                    let begin = *offset;
+                    *offset += piece.len() as u64;
+                    let stream = match stream {
+                        Output::Stdout => OutputStream::Stdout,
+                        Output::Stderr => OutputStream::Stderr,
+                    };
+                    return Ok(Some((stream, begin, piece.freeze())));
+                }
+                self.open = None;
+            }
+            let Some(mut segment) = self.entries.next().await.transpose()? else { return Ok(None) };
+            let name = segment.path()?.file_name().and_then(|name| name.to_str()).and_then(Place::parse_segment);
+            let Some((stream, begin)) = name else { continue };
+            let known = self.from[stream as usize].saturating_sub(begin);
+            let skipped = tokio::io::copy(&mut (&mut segment).take(known), &mut tokio::io::sink()).await?;
+            self.open = Some((stream, begin + skipped, segment));
+        }
     }
 }
 

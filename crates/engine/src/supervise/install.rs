@@ -117,7 +117,7 @@ impl Engine {
             self.upload(container).await?;
         }
         // What was uploaded may be hidden under a mount, or not executable there: only an answer proves something.
-        match self.answer_to(supervisor, Task::Probe, None, TASK).await {
+        match self.answer_to(supervisor, Task::Probe { place: Place::new(container.as_str(), "") }, None, TASK).await {
             Ok(Frame::Hello(_)) => Ok(()),
             Ok(Frame::Unusable(refusal)) => Err(impossible(container, &refusal.message)),
             Ok(other) => Err(impossible(container, &format!("it answered {other:?}"))),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use oncelet_shim::frame::{Decoder, Frame};
-use oncelet_shim::{STORED, StartFailure, Stream};
+use oncelet_shim::{StartFailure, Stream, Word};
 
 use super::voice::Voice;
 use super::{SupervisedEnd, SupervisedEvent, install};
@@ -54,7 +54,13 @@ impl SupervisedRun {
                 };
                 SupervisedEvent::Output { stream, offset, bytes: bytes.into() }
             }
-            Ok(frame) => SupervisedEvent::Ended(self.with_reason(end(frame))),
+            Ok(frame) => {
+                if matches!(frame, Frame::Unusable(_)) {
+                    // What was there when it was put in place has changed: a disk that is full now, above all.
+                    self.engine.forget_supervisor(&self.container);
+                }
+                SupervisedEvent::Ended(self.with_reason(end(frame)))
+            }
             Err(end) => SupervisedEvent::Ended(self.without_frame(end)),
         };
         self.over = matches!(event, SupervisedEvent::Ended(_));
@@ -82,10 +88,18 @@ impl SupervisedRun {
         }
     }
 
-    /// Tells the supervisor that the outcome and the output are stored: it then removes the logs in the container.
+    /// Tells the supervisor that so many bytes of stdout and of stderr are safe: it then removes them in the container as soon as
+    /// it can.
+    pub fn acknowledge(&self, safe: [u64; 2]) {
+        if let Some(voice) = &self.voice {
+            voice.say(Word::Ack(safe).to_string());
+        }
+    }
+
+    /// Tells the supervisor that the outcome and the output are stored: it then removes the output in the container.
     pub fn stored(mut self) {
         let Some(voice) = self.voice.take() else { return };
-        voice.say(STORED);
+        voice.say(Word::Stored.to_string());
         // Until it has ended: a connection that is closed too early takes the word with it.
         tokio::spawn(async move {
             let _ = tokio::time::timeout(GOODBYE, async { while self.frames.next().await.is_ok() {} }).await;

@@ -61,8 +61,10 @@ pub struct LogSummary {
     /// How many of them, from the first on, are kept.
     #[sqlx(try_from = "i64")]
     pub kept: u64,
-    /// Whether bytes were dropped because of the limit.
+    /// Whether not all bytes were kept: because of the limit, or because there was no room for them.
     pub truncated: bool,
+    /// Whether processes that the program left behind still held the stream open when it ended.
+    pub held_open: bool,
     /// The last bytes that the program wrote, 2 KiB at most, whether or not they are kept.
     pub tail: Vec<u8>,
     /// CRC-32C of the kept bytes.
@@ -82,6 +84,17 @@ impl LogSummary {
             self.tail.drain(..(self.tail.len() + bytes.len()).saturating_sub(TAIL));
         }
         self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
+    }
+
+    /// Accounts for `bytes` that were written and are not kept; `tail` has the last of them, where that is known.
+    pub(crate) fn skip(&mut self, bytes: u64, tail: &[u8]) {
+        if bytes > 0 {
+            self.bytes += bytes;
+            self.truncated = true;
+        }
+        if !tail.is_empty() {
+            self.tail = tail[tail.len().saturating_sub(TAIL)..].to_vec();
+        }
     }
 }
 
@@ -108,8 +121,8 @@ impl Logs {
         let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         // One question: each costs more to ask than to answer.
         let mut query = sqlx::query(
-            "INSERT INTO log (run_id, stream, bytes, kept, truncated, tail, crc32c) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7), (?1, ?8, ?9, ?10, ?11, ?12, ?13)",
+            "INSERT INTO log (run_id, stream, bytes, kept, truncated, held_open, tail, crc32c) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8), (?1, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )
         .bind(run.0);
         for stream in Stream::ALL {
@@ -119,6 +132,7 @@ impl Logs {
                 .bind(number(log.bytes))
                 .bind(number(log.kept))
                 .bind(log.truncated)
+                .bind(log.held_open)
                 .bind(&log.tail)
                 .bind(log.crc32c);
         }
@@ -198,6 +212,7 @@ mod tests {
                 bytes: all.len() as u64,
                 kept: kept.len() as u64,
                 truncated: kept.len() < all.len(),
+                held_open: false,
                 tail: all[all.len().saturating_sub(TAIL)..].to_vec(),
                 crc32c: crc32c::crc32c(kept),
             });

@@ -72,6 +72,27 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Accounts for `bytes` that the program wrote after what came, and that nobody has kept. `tail` has the last bytes of the
+    /// stream, where they are known. Nothing may follow.
+    pub fn skip(&mut self, bytes: u64, tail: &[u8]) {
+        self.summary.skip(bytes, tail);
+        if bytes > 0 {
+            self.limit = 0;
+        }
+    }
+
+    /// Notes whether processes that the program left behind hold the stream open.
+    pub fn set_held_open(&mut self, held_open: bool) {
+        self.summary.held_open = held_open;
+    }
+
+    /// Makes all output so far durable, and gives back how much of the stream that is.
+    pub async fn sync(&mut self) -> Result<u64, StoreError> {
+        self.flush().await?;
+        super::sync(self.path.clone()).await?;
+        Ok(self.summary.bytes)
+    }
+
     /// Remembers that what follows came at `at`, unless it came within a millisecond of what is before it.
     fn mark(&mut self, at: Timestamp) {
         let near = |last: &Mark| at.as_millisecond() == last.at.as_millisecond();

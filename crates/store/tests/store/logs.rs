@@ -91,7 +91,8 @@ async fn past_the_limit_output_is_counted_and_its_tail_is_known() {
     let mut tail = vec![b'x'; 2041];
     tail.extend_from_slice(b"the end");
     let kept = b"0123456789a";
-    let expected = LogSummary { bytes: 5020, kept: 11, truncated: true, tail, crc32c: crc32c::crc32c(kept) };
+    let expected =
+        LogSummary { bytes: 5020, kept: 11, truncated: true, held_open: false, tail, crc32c: crc32c::crc32c(kept) };
     assert_eq!(summary, expected);
     end(&store, &lease, summary).await;
     assert_eq!(stdout(&store, lease.run_id()).await, kept);
@@ -224,6 +225,41 @@ async fn what_a_failed_try_wrote_is_not_taken_for_the_next() {
     assert_eq!(store.logs(again.run_id()).await.unwrap(), Logs::default());
     assert_eq!(stdout(&store, again.run_id()).await, b"");
     assert!(!file(dir.path()).exists());
+}
+
+#[tokio::test]
+async fn what_nobody_kept_is_counted_and_its_end_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let lease = run(&store, "seed").await;
+    let mut log = store.log_writer(&lease, Stream::Stdout, None).await.unwrap();
+    log.write(at(2), "kept".into()).await.unwrap();
+    log.skip(0, b"");
+    log.write(at(2), ", too".into()).await.unwrap();
+    log.skip(1_000_000, b"the end");
+    log.set_held_open(true);
+    let summary = log.finish().await.unwrap();
+    assert_eq!((summary.bytes, summary.kept, summary.truncated), (1_000_009, 9, true));
+    assert_eq!((summary.tail.as_slice(), summary.held_open), (&b"the end"[..], true));
+    end(&store, &lease, summary.clone()).await;
+    assert_eq!(store.logs(lease.run_id()).await.unwrap().stdout, summary);
+    assert_eq!(stdout(&store, lease.run_id()).await, b"kept, too");
+}
+
+/// What is synced here may be removed where it came from.
+#[tokio::test]
+async fn what_was_synced_is_there_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let lease = run(&store, "seed").await;
+    let mut log = store.log_writer(&lease, Stream::Stdout, None).await.unwrap();
+    log.write(at(2), "synced".into()).await.unwrap();
+    assert_eq!(log.sync().await.unwrap(), 6);
+    log.write(at(2), ", and not".into()).await.unwrap();
+    // As when its daemon is killed: what was not written is gone.
+    drop(log);
+    let log = store.log_writer(&lease, Stream::Stdout, None).await.unwrap();
+    assert_eq!(log.offset(), 6);
 }
 
 #[tokio::test]
