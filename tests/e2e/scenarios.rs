@@ -4,6 +4,7 @@ mod cli;
 mod containers;
 mod database;
 mod inputs;
+mod lives;
 mod made;
 mod once;
 mod page;
@@ -149,6 +150,13 @@ scenarios! {
         where_no_supervisor_can_be_the_status_says_why,
         a_container_without_rights_is_supervised_like_any_other,
         capture_attached_uses_no_supervisor,
+    },
+    lives::{
+        a_container_with_the_hosts_processes_interrupts_what_ran_in_it_when_it_ends,
+        a_removal_that_no_daemon_saw_is_dated_by_the_engine,
+        a_container_that_its_engine_restarts_at_once_interrupts_what_ran_in_it,
+        conditions_come_back_after_a_pause_of_a_moment,
+        conditions_follow_a_health_check_that_goes_back_and_forth,
     },
     containers::{
         a_persistent_container_is_made_and_reused,

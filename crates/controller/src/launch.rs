@@ -3,7 +3,7 @@
 use oncelet_api::{Capture as Wanted, ContainerExec};
 use oncelet_core::{Blocked, Capture, Description, ExecSpec, Reason, Resolved, RunEvent, RunKey, RunRecord};
 use oncelet_engine::supervise::{Supervision, Supervisor};
-use oncelet_engine::{Container, ErrorKind, ExecId, NewExec};
+use oncelet_engine::{Container, ContainerState, ErrorKind, ExecId, NewExec};
 use oncelet_faults::gives_up;
 use oncelet_store::{Advance, Claim, Lease, NewRun, Store};
 
@@ -60,6 +60,10 @@ pub(crate) async fn launch(
         program: spec.program.clone(),
         effective: resolved.effective.clone(),
         claimed_at: now,
+        container_started_at: match container.state {
+            ContainerState::Running { started_at } => started_at,
+            _ => None,
+        },
     };
     let new_exec = new_exec(&spec, resolved);
     let claim = store
@@ -99,7 +103,7 @@ pub(crate) async fn launch(
                 }
                 Watcher::Record => ctx.watch(watch(ctx.clone(), store, run, record.clone(), Step::Examine)),
                 Watcher::Daemon { .. } => {
-                    ctx.tasks.spawn(attached::start(ctx.clone(), store, run, exec_id, false));
+                    ctx.tasks.spawn(attached::start(ctx.clone(), store, run, container.id.clone(), exec_id, false));
                 }
             }
             Shown::run(record, None)
