@@ -4,6 +4,7 @@ mod cli;
 mod containers;
 mod database;
 mod inputs;
+mod lives;
 mod made;
 mod once;
 mod output;
@@ -173,6 +174,13 @@ scenarios! {
         at_the_limits_of_a_container_the_exit_code_is_the_programs,
         a_server_that_is_left_behind_costs_no_disk_and_status_says_so,
         a_daemon_killed_in_the_middle_of_much_output_loses_nothing,
+    },
+    lives::{
+        a_container_with_the_hosts_processes_interrupts_what_ran_in_it_when_it_ends,
+        a_removal_that_no_daemon_saw_is_dated_by_the_engine,
+        a_container_that_its_engine_restarts_at_once_interrupts_what_ran_in_it,
+        conditions_come_back_after_a_pause_of_a_moment,
+        conditions_follow_a_health_check_that_goes_back_and_forth,
     },
     containers::{
         a_persistent_container_is_made_and_reused,

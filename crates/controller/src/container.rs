@@ -2,7 +2,7 @@
 
 mod plan;
 mod pull;
-mod status;
+pub(crate) mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Act
     tracing::debug!(object = %container.name_any(), ?plan, "planned");
     let mut container = container;
     if matches!(plan, Plan::Create | Plan::Recreate { .. }) {
-        container = match pull::image(&ctx, container.clone()).await? {
+        container = match pull::image(&ctx, container.clone()).await {
             Image::Ready(container) => container,
             Image::Missing(trouble) => return publish(&ctx, &container, Err(trouble), None).await,
             Image::GivenUp => return Ok(Action::requeue(STALE)),
@@ -198,7 +198,7 @@ async fn new_container(ctx: &Ctx, container: &Container) -> Result<Result<NewCon
     Ok(Ok(convert::new_container(spec, engine_name(container), args, env, labels)))
 }
 
-async fn publish(
+pub(crate) async fn publish(
     ctx: &Ctx,
     container: &Container,
     result: Result<EngineContainer, Trouble>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::Client;
-use kube::runtime::reflector::{ObjectRef, Store as Reflector};
+use kube::runtime::reflector::ObjectRef;
 use oncelet_api::{Container, ContainerExec};
 use oncelet_core::RunName;
 use oncelet_engine::{Engine, Error as EngineError};
@@ -16,6 +16,8 @@ use crate::echo::Echoes;
 use crate::engines::Engines;
 use crate::events::Events;
 use crate::gate::StoreGate;
+use crate::lives::Lives;
+use crate::objects::Objects;
 use crate::ports::Ports;
 use crate::runs::Runs;
 use crate::steps::Steps;
@@ -31,19 +33,21 @@ pub(crate) struct Context {
     pub(crate) engines: Engines,
     /// Where runs are remembered.
     pub(crate) store: StoreGate,
-    /// The `Container` objects, as last seen.
-    pub(crate) containers: Reflector<Container>,
-    /// The `ContainerExec` objects, as last seen.
-    pub(crate) execs: Reflector<ContainerExec>,
+    /// The `Container` objects.
+    pub(crate) containers: Objects<Container>,
+    /// The `ContainerExec` objects.
+    pub(crate) execs: Objects<ContainerExec>,
     /// The runs that this process follows.
     pub(crate) runs: Runs,
     /// The tasks that follow attached runs: how they end is known only as long as these live.
     pub(crate) tasks: TaskTracker,
+    /// The containers in which it follows them.
+    pub(crate) lives: Lives,
     /// The programs that this process is ending.
     pub(crate) endings: Runs,
     /// The ports that execs wait for.
     pub(crate) ports: Ports,
-    /// The statuses that this process wrote.
+    /// The statuses that were computed last.
     pub(crate) echoes: Echoes,
     /// Ends everything that goes on without harm in another process.
     pub(crate) shutdown: CancellationToken,

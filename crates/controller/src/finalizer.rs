@@ -72,7 +72,10 @@ async fn write<K: Object>(ctx: &Ctx, object: &K, finalizers: &[String]) -> Resul
     let patch = json!({"metadata": {"resourceVersion": object.meta().resource_version, "finalizers": finalizers}});
     let api = Api::<K>::namespaced(ctx.client.clone(), &namespace);
     match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Ok(_) => Ok(Action::await_change()),
+        Ok(written) => {
+            K::all(ctx).wrote(written);
+            Ok(Action::await_change())
+        }
         Err(kube::Error::Api(error)) if error.code == 404 => Ok(Action::await_change()),
         Err(kube::Error::Api(error)) if error.code == 409 => Ok(Action::requeue(STALE)),
         Err(source) => Err(Error::Finalizer { object: format!("{namespace}/{name}"), source }),

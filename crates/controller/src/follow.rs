@@ -17,6 +17,8 @@ use crate::steps::Step;
 
 /// How long between two looks at something that announces itself by nothing.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long the engine's stream may go on once the container has ended: mostly it ends at once, and has the truest end in it.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A run that a task looks after.
 pub(crate) struct Run {

@@ -50,6 +50,12 @@ impl StoreGate {
         Self(receiver)
     }
 
+    /// One that stays shut.
+    #[cfg(test)]
+    pub(crate) fn shut(why: &str) -> Self {
+        Self(watch::channel(Err(why.to_owned())).1)
+    }
+
     /// The store, or why it cannot be used.
     pub fn get(&self) -> Result<Store, String> {
         self.0.borrow().clone()

@@ -22,7 +22,7 @@ pub(crate) async fn check_always(ctx: Ctx) {
     let mut able = HashSet::new();
     loop {
         tokio::time::sleep(LOOK).await;
-        let containers = ctx.containers.state();
+        let containers = ctx.containers.shown().state();
         let mut there = HashSet::new();
         let mut checks = Vec::new();
         for container in &containers {

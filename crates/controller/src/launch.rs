@@ -5,7 +5,7 @@ use oncelet_core::{
     Blocked, Capture, Description, ExecSpec, Input, Reason, Resolved, RunEvent, RunKey, RunRecord, StdinDigest,
 };
 use oncelet_engine::supervise::{self, Supervision, Supervisor};
-use oncelet_engine::{Container, ErrorKind, ExecId, NewExec};
+use oncelet_engine::{Container, ContainerState, ErrorKind, ExecId, NewExec};
 use oncelet_faults::gives_up;
 use oncelet_store::{Advance, Claim, Lease, NewRun, Store};
 
@@ -62,6 +62,10 @@ pub(crate) async fn launch(
         program: spec.program.clone(),
         effective: resolved.effective.clone(),
         claimed_at: now,
+        container_started_at: match container.state {
+            ContainerState::Running { started_at } => started_at,
+            _ => None,
+        },
     };
     let stdin = resolved.stdin.take();
     let digest = stdin.as_ref().map(Input::digest);
@@ -104,7 +108,7 @@ pub(crate) async fn launch(
                 }
                 Watcher::Record => ctx.watch(watch(ctx.clone(), store, run, record.clone(), Step::Examine)),
                 Watcher::Daemon { .. } => {
-                    ctx.tasks.spawn(attached::start(ctx.clone(), store, run, exec_id, false));
+                    ctx.tasks.spawn(attached::start(ctx.clone(), store, run, container.id.clone(), exec_id, false));
                 }
             }
             Shown::run(record, None)

@@ -15,12 +15,16 @@ mod engines;
 mod events;
 mod exec;
 mod finalizer;
+#[cfg(test)]
+mod flaps;
 mod follow;
 mod gate;
 mod health;
 mod index;
 mod inputs;
 mod launch;
+mod lives;
+mod objects;
 mod observe;
 mod ports;
 mod progress;

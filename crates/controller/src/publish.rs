@@ -7,16 +7,17 @@ use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use oncelet_api::ContainerExec;
+use oncelet_api::{Container, ContainerExec};
 use oncelet_faults::gives_up;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::act::{Shown, What};
-use crate::context::Ctx;
+use crate::act::{SOON, Shown, What};
+use crate::context::{Context, Ctx};
 use crate::events::warnings;
 use crate::exec::Error;
+use crate::objects::Objects;
 use crate::observe::Observation;
 use crate::status::project;
 use crate::steps::Step;
@@ -36,11 +37,13 @@ pub(crate) async fn publish(
     observation: &Observation,
     shown: Shown,
 ) -> Result<Action, Error> {
-    if let Some(status) = project(exec, observation, &shown.what, (ctx.now)())
-        && exec.status.as_ref() != Some(&status)
-    {
-        // Before it is written: it may come back sooner than the answer.
-        ctx.echoes.expect(exec, &status);
+    let status = project(exec, observation, &shown.what, (ctx.now)());
+    if let Some(status) = &status {
+        // Before it is written: it may come back sooner than the answer. And where it stands there already, for an earlier one
+        // must not be taken for it.
+        ctx.echoes.expect(exec, status);
+    }
+    if let Some(status) = status.filter(|status| exec.status.as_ref() != Some(status)) {
         if !write_status(ctx, exec, exec.status.as_ref(), &status).await? {
             // What stood in the way may have come before it was looked for.
             let now = ctx.execs.get(&ObjectRef::from_obj(exec));
@@ -67,18 +70,27 @@ pub(crate) async fn publish(
         }
     }
     let retry = shown.retry.unwrap_or(RESYNC);
-    Ok(Action::requeue(if observation.is_partial() { retry.min(STALE) } else { retry }))
+    Ok(Action::requeue(if observation.is_partial() { retry.min(SOON) } else { retry }))
 }
 
 /// What can be patched: one of our kinds.
 pub(crate) trait Object:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug + 'static
 {
+    /// All of its kind.
+    fn all(ctx: &Context) -> &Objects<Self>;
 }
 
-impl<K> Object for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug
-{
+impl Object for ContainerExec {
+    fn all(ctx: &Context) -> &Objects<Self> {
+        &ctx.execs
+    }
+}
+
+impl Object for Container {
+    fn all(ctx: &Context) -> &Objects<Self> {
+        &ctx.containers
+    }
 }
 
 /// Writes the status of `object`, which was `old`. False where the object has changed meanwhile, or is gone: then the watch
@@ -97,7 +109,10 @@ where
         "status": replacing(old, new),
     });
     match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Ok(_) => Ok(true),
+        Ok(written) => {
+            K::all(ctx).wrote(written);
+            Ok(true)
+        }
         Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => Ok(false),
         Err(source) => Err(Error::Publish { object: format!("{namespace}/{name}"), source }),
     }

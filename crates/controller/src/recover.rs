@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use oncelet_core::{Blocked, Capture, Finding, Ownership, Reason, RunRecord, RunState, Verdict, judge};
+use oncelet_engine::ContainerId;
 use oncelet_faults::gives_up;
 use oncelet_store::{Advance, Filter, Lease, Store, StoreError};
 use tokio::time::Instant;
 
 use crate::context::{Ctx, one_line};
-use crate::follow::supervised::{Step, exec_id, look, watch};
+use crate::follow::supervised::{Step, container_of, exec_id, look, watch};
 use crate::follow::{self, Run, attached};
 use crate::steps::Step as Told;
 
@@ -31,8 +32,9 @@ pub(crate) async fn recover(
     match record.capture {
         Capture::Supervised => resume(ctx, store, record, log_limit).await.map_err(store_problem),
         Capture::Attached { .. } => {
+            let container = container_of(record).map_err(|error| not_yet(record, &error))?;
             let verdict = verdict(ctx, record).await?;
-            carry_out(ctx, store, record, verdict, log_limit).await.map_err(store_problem)
+            carry_out(ctx, store, record, container, verdict, log_limit).await.map_err(store_problem)
         }
     }
 }
@@ -126,6 +128,7 @@ async fn carry_out(
     ctx: &Ctx,
     store: &Store,
     record: &RunRecord,
+    container: ContainerId,
     verdict: Verdict,
     log_limit: Option<u64>,
 ) -> Result<(), StoreError> {
@@ -138,7 +141,7 @@ async fn carry_out(
         Verdict::StartExec => {
             let run = Run { lease, care, log_limit };
             if let Some(exec_id) = exec_id(&record.state) {
-                ctx.tasks.spawn(attached::start(ctx.clone(), store.clone(), run, exec_id, true));
+                ctx.tasks.spawn(attached::start(ctx.clone(), store.clone(), run, container, exec_id, true));
             }
             Ok(())
         }
@@ -146,7 +149,9 @@ async fn carry_out(
             let logs = store.logs(record.id).await?;
             let run = Run { lease, care, log_limit };
             if let Some(exec_id) = exec_id(&record.state) {
-                ctx.tasks.spawn(attached::await_end(ctx.clone(), store.clone(), run, exec_id, KILLED.to_owned(), logs));
+                let life = ctx.lives.of(&ctx.engine, &container, None);
+                let why = KILLED.to_owned();
+                ctx.tasks.spawn(attached::await_end(ctx.clone(), store.clone(), run, life, exec_id, why, logs));
             }
             Ok(())
         }

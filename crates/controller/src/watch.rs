@@ -23,6 +23,8 @@ use crate::engines::{Engines, Session};
 use crate::events::Events;
 use crate::gate::StoreGate;
 use crate::index::{Index, On};
+use crate::lives::Lives;
+use crate::objects::Objects;
 use crate::ports::Ports;
 use crate::progress::{Kind, Progress};
 use crate::runs::Runs;
@@ -92,10 +94,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let store = StoreGate::open(store_dir, now, shutdown.clone()).await;
     let (wake, woken) = mpsc::unbounded_channel();
     let (container_objects, touched_containers, changed_containers) =
-        watched(container_api, Kind::CONTAINER, &progress, |_, _| true);
+        watched(watch_of(container_api), Kind::CONTAINER, &progress, |_, _| true);
     let (echoes, index) = (Echoes::default(), Index::default());
     let (exec_objects, touched_execs, changed_execs) =
-        watched(exec_api, Kind::CONTAINER_EXEC, &progress, is_news(&echoes, &index));
+        watched(watch_of(exec_api), Kind::CONTAINER_EXEC, &progress, is_news(&echoes, &index));
     let (for_execs, engines_of_execs) = mpsc::unbounded_channel();
     let (for_containers, engines_of_containers) = mpsc::unbounded_channel();
     let ctx: Ctx = Arc::new(Context {
@@ -107,6 +109,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         containers: container_objects.clone(),
         execs: exec_objects.clone(),
         runs: Runs::default(),
+        lives: Lives::default(),
         tasks: TaskTracker::new(),
         endings: Runs::default(),
         ports: Ports::default(),
@@ -118,11 +121,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     });
 
     let of_engines = received(engines_of_execs).flat_map_unordered(None, {
-        let (execs, containers) = (exec_objects.clone(), container_objects.clone());
-        move |engine| Box::pin(execs_of_engine(&engine, execs.clone(), containers.clone()))
+        let (execs, containers) = (exec_objects.shown().clone(), container_objects.shown().clone());
+        let lives = ctx.lives.clone();
+        move |engine| Box::pin(execs_of_engine(&engine, execs.clone(), containers.clone(), lives.clone()))
     });
     let triggers = stream::select_all([
-        execs_in(changed_containers, exec_objects.clone()).boxed(),
+        execs_in(changed_containers, exec_objects.shown().clone()).boxed(),
         hanging_on(received(changed_execs).map(On::Exec), index.clone()).boxed(),
         hanging_on(received(woken).map(On::Run), index).boxed(),
         of_engines.boxed(),
@@ -139,7 +143,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         shutdown.clone(),
     ));
     let triggers = received(engines_of_containers).flat_map_unordered(None, {
-        let containers = container_objects.clone();
+        let containers = container_objects.shown().clone();
         move |engine| Box::pin(containers_of_engine(&engine, containers.clone()))
     });
     let calls = Calls { touched: touched_containers, triggers, all: stream::pending() };
@@ -167,7 +171,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 }
 
 /// Tells of an exec that the watch shows whether it is news, and keeps what is known of it where it is there.
-fn is_news(echoes: &Echoes, index: &Index) -> impl Fn(&ContainerExec, bool) -> bool + Send + 'static {
+pub(crate) fn is_news(echoes: &Echoes, index: &Index) -> impl Fn(&ContainerExec, bool) -> bool + Send + 'static {
     let (echoes, index) = (echoes.clone(), index.clone());
     move |exec, is_there| {
         if is_there {
@@ -180,33 +184,41 @@ fn is_news(echoes: &Echoes, index: &Index) -> impl Fn(&ContainerExec, bool) -> b
     }
 }
 
-/// One watch of a kind for all that wants to know of it: the reflector with its objects, the stream of those to look at,
-/// which has what `is_news` says (told with each object is whether it is there), and the names of all objects that have changed,
-/// for those that depend on them. An object is told of only once the reflector shows it so: two watches would race, and what is woken too
-/// early would sleep on.
-fn watched<K>(
-    api: Api<K>,
-    kind: Kind,
-    progress: &Progress,
-    is_news: impl Fn(&K, bool) -> bool + Send + 'static,
-) -> (Reflector<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static, mpsc::UnboundedReceiver<ObjectRef<K>>)
+fn watch_of<K>(api: Api<K>) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static
 where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
-    let (objects, writer) = reflector::store();
+    watcher(api, watcher::Config::default()).default_backoff()
+}
+
+/// One watch of a kind for all that wants to know of it: its objects, the stream of those to look at,
+/// which has what `is_news` says (told with each object is whether it is there), and the names of all objects that have changed,
+/// for those that depend on them. An object is told of only once the reflector shows it so: two watches would race, and what is woken too
+/// early would sleep on.
+pub(crate) fn watched<K>(
+    steps: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+    kind: Kind,
+    progress: &Progress,
+    is_news: impl Fn(&K, bool) -> bool + Send + 'static,
+) -> (Objects<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static, mpsc::UnboundedReceiver<ObjectRef<K>>)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+{
+    let (shown, writer) = reflector::store();
+    let objects = Objects::new(shown.clone());
     let (tell, changed) = mpsc::unbounded_channel();
-    let steps = watcher(api, watcher::Config::default())
-        .default_backoff()
+    let steps = steps
         .inspect({
             let progress = progress.clone();
             move |step| progress.watched(kind, step)
         })
         .reflect(writer);
-    let shown = objects.clone();
-    let touched = as_shown(steps, objects.clone()).try_filter(move |object: &K| {
+    let all = objects.clone();
+    let touched = as_shown(steps, shown.clone()).try_filter(move |object: &K| {
         let name = ObjectRef::from_obj(object);
-        let is_there = shown.get(&name).is_some();
-        let is_news = is_news(object, is_there);
+        let now = shown.get(&name);
+        all.saw(&name, now.as_deref());
+        let is_news = is_news(object, now.is_some());
         // The receiver is gone only when the controller ends.
         let _ = tell.send(name);
         std::future::ready(is_news)
@@ -330,13 +342,18 @@ fn execs_of_engine(
     engine: &Engine,
     execs: Reflector<ContainerExec>,
     containers: Reflector<Container>,
+    lives: Lives,
 ) -> impl Stream<Item = ObjectRef<ContainerExec>> + Send + 'static + use<> {
     engine.events().flat_map(move |event| {
+        lives.hear(&event);
         let touched = match event {
             EngineEvent::Disconnected { .. } | EngineEvent::Connected => execs.state(),
             EngineEvent::Container { action, .. } if !changes_container(&action) => Vec::new(),
             EngineEvent::Container { id, name, .. } => execs.state_filter(|exec| {
-                exec.spec.engine_container.as_deref().is_some_and(|target| is_target(target, id.as_str(), &name))
+                // By the ID, too: after a rename the name is another one.
+                let shown = exec.status.as_ref().and_then(|status| status.container_id.as_deref());
+                shown == Some(id.as_str())
+                    || exec.spec.engine_container.as_deref().is_some_and(|target| is_target(target, id.as_str(), &name))
                     || exec.spec.container_name.as_ref().is_some_and(|object| {
                         let object = ObjectRef::new(object).within(&exec.namespace().unwrap_or_default());
                         containers.get(&object).is_some_and(|container| is_container(&container, id.as_str(), &name))

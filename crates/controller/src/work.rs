@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use kube::runtime::reflector::{ObjectRef, Store as Reflector};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use tokio::task::{JoinError, JoinSet};
@@ -22,6 +22,7 @@ use tracing::Instrument;
 
 use crate::context::one_line;
 use crate::exec::Error;
+use crate::objects::Objects;
 use crate::progress::{Kind, Progress};
 
 /// How long before another look where the API server refused something.
@@ -58,11 +59,11 @@ pub(crate) struct Calls<Touched, Triggers, All> {
 /// Has objects looked at by `reconcile` whenever something calls for it, until `shutdown`; what is being looked at then is looked at
 /// to the end.
 ///
-/// An object that `objects` does not show is not looked at: it is gone.
+/// Each look is at the newest version that is known. An object that `objects` does not show is not looked at: it is gone.
 pub(crate) async fn run<K, Look>(
     kind: Kind,
     progress: Progress,
-    objects: Reflector<K>,
+    objects: Objects<K>,
     calls: Calls<
         impl Stream<Item = Result<K, watcher::Error>>,
         impl Stream<Item = ObjectRef<K>>,
@@ -97,7 +98,7 @@ pub(crate) async fn run<K, Look>(
             },
             Some(name) = triggers.next() => work.call(name),
             Some(()) = all.next() => {
-                for object in work.objects.state() {
+                for object in work.objects.shown().state() {
                     work.call(ObjectRef::from_obj(&*object));
                 }
             }
@@ -117,7 +118,7 @@ pub(crate) async fn run<K, Look>(
 struct Work<K: Resource<DynamicType = ()> + 'static, F> {
     kind: Kind,
     progress: Progress,
-    objects: Reflector<K>,
+    objects: Objects<K>,
     reconcile: F,
     looks: JoinSet<(ObjectRef<K>, Action)>,
     /// The objects that are being looked at, and since when another look is called for.

@@ -22,6 +22,9 @@ pub struct Description {
     pub effective: Effective,
     /// When it was claimed in the store; tells whether the store's run is the one that is described.
     pub claimed_at: Timestamp,
+    /// When the container was started, by the engine's clock, in the life in which the run was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_started_at: Option<Timestamp>,
 }
 
 impl Description {
@@ -42,6 +45,8 @@ pub enum Gate {
         claimed_at: Option<Timestamp>,
         /// When the program was started, where that is recorded.
         started_at: Option<Timestamp>,
+        /// When the container was started in the life in which it was claimed, where that is recorded.
+        container_started_at: Option<Timestamp>,
     },
     /// It is over.
     Recorded(Witnessed),
@@ -139,6 +144,7 @@ pub fn examine(state: &RunState, gate: &Gate, life: &Life, hint: Option<ExecHint
     match (state, gate) {
         (RunState::Claimed, _) => Finding::Release,
         (_, Gate::Recorded(witnessed)) => Finding::Witnessed(*witnessed),
+        (_, Gate::Closed { .. }) if is_of_earlier_life(gate, life) => restarted(gate, life),
         (_, Gate::Closed { started_at, .. }) => closed(*started_at, life),
         (RunState::Starting { .. }, Gate::Open) => open(life, hint),
         (RunState::Running { started_at, .. } | RunState::Ended { started_at: Some(started_at), .. }, Gate::Open) => {
@@ -188,15 +194,36 @@ fn closed(started_at: Option<Timestamp>, life: &Life) -> Finding {
     }
 }
 
+/// Whether the container has begun another life since the run was claimed. In a container that shares the host's processes its
+/// program may live on; nobody can tell any more whose it is, and it counts as interrupted.
+///
+/// Both signs must agree. The start that was seen before the claim may be that of a life that ended meanwhile, and times alone
+/// say nothing where a clock was set.
+fn is_of_earlier_life(gate: &Gate, life: &Life) -> bool {
+    match (gate, life) {
+        (
+            Gate::Closed { claimed_at: Some(claimed_at), container_started_at: Some(began), .. },
+            Life::Runs { since: Some(since) },
+        ) => claimed_at < since && began != since,
+        _ => false,
+    }
+}
+
+fn restarted(gate: &Gate, life: &Life) -> Finding {
+    let started_at = if let Gate::Closed { started_at, .. } = gate { *started_at } else { None };
+    let since = if let Life::Runs { since } = life { *since } else { None };
+    interrupted(started_at, since, "the container was restarted while the program ran")
+}
+
 /// Judges a run behind a closed gate whose supervisor is known to be gone, together with the program: it was asked for
 /// inside the running container.
 ///
 /// Times are compared only for the words: a clock that was set wrong can make no program start.
 pub fn abandoned(gate: &Gate, life: &Life, message: &str) -> Finding {
-    let Gate::Closed { claimed_at, started_at } = gate else { return Finding::LookAgain };
+    let Gate::Closed { claimed_at, started_at, .. } = gate else { return Finding::LookAgain };
     match life {
         Life::Runs { since: Some(since) } if claimed_at.is_some_and(|claimed_at| claimed_at < *since) => {
-            interrupted(*started_at, Some(*since), "the container was restarted while the program ran")
+            restarted(gate, life)
         }
         Life::Runs { .. } => Finding::Ended {
             started_at: *started_at,
@@ -231,7 +258,7 @@ mod tests {
     }
 
     fn closed_gate() -> Gate {
-        Gate::Closed { claimed_at: Some(at(9)), started_at: Some(at(10)) }
+        Gate::Closed { claimed_at: Some(at(9)), started_at: Some(at(10)), container_started_at: None }
     }
 
     const HINTS: [Option<ExecHint>; 5] =
@@ -249,7 +276,8 @@ mod tests {
     #[test]
     fn nothing_starts_behind_a_closed_gate() {
         for state in [starting(), running()] {
-            for gate in [closed_gate(), Gate::Closed { claimed_at: None, started_at: None }] {
+            for gate in [closed_gate(), Gate::Closed { claimed_at: None, started_at: None, container_started_at: None }]
+            {
                 for life in lives() {
                     for hint in HINTS {
                         let finding = examine(&state, &gate, &life, hint);
@@ -315,6 +343,35 @@ mod tests {
         };
         assert_eq!((started_at, finished_at), (Some(at(10)), Some(at(30))));
         assert!(matches!(outcome, Outcome::Interrupted { by: EndedBy::Container, exit_code: None, .. }), "{outcome:?}");
+    }
+
+    /// With the host's process namespace, a supervisor of an earlier life may seem to live, or really do.
+    #[test]
+    fn a_run_of_an_earlier_life_is_interrupted_without_asking_anybody() {
+        let claimed_in = |began: Option<Timestamp>| Gate::Closed {
+            claimed_at: Some(at(9)),
+            started_at: Some(at(10)),
+            container_started_at: began,
+        };
+        let life = |since: i64| Life::Runs { since: Some(at(since)) };
+        for state in [starting(), running()] {
+            let Finding::Ended { started_at, finished_at, outcome } =
+                examine(&state, &claimed_in(Some(at(1))), &life(30), None)
+            else {
+                panic!("it is of an earlier life");
+            };
+            assert_eq!((started_at, finished_at), (Some(at(10)), Some(at(30))));
+            assert!(matches!(outcome, Outcome::Interrupted { exit_code: None, .. }), "{outcome:?}");
+            for (gate, now, why) in [
+                (claimed_in(Some(at(1))), life(1), "it is the same life"),
+                (claimed_in(Some(at(30))), life(30), "it is the same life, and a clock was set back in it"),
+                (claimed_in(Some(at(1))), life(5), "the life began between the look and the claim"),
+                (claimed_in(None), life(30), "its supervisor knows"),
+                (claimed_in(Some(at(1))), Life::Runs { since: None }, "a paused container tells nothing"),
+            ] {
+                assert_eq!(examine(&state, &gate, &now, None), Finding::Follow, "{why}");
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bollard::{errors::Error as BollardError, models::EventMessage, query_paramet
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 
-use crate::{ContainerId, Engine, Error, ExecId, engine::CALL};
+use crate::{ContainerId, Engine, Error, ExecId, Product, engine::CALL};
 
 /// From [`Engine::events`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,35 +88,54 @@ impl Engine {
         stream::unfold(watch, |mut watch| async move { Some((watch.next().await, watch)) })
     }
 
+    /// When `container` first died or was removed after `since`, as far as the engine's record of events reaches: Docker keeps the
+    /// last 256 events of everything and forgets them when it restarts. Times are by the engine's clock.
+    ///
+    /// # Errors
+    /// The engine does not answer, or keeps no record.
+    pub async fn ended_after(&self, container: &ContainerId, since: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let ends = self.past_events(container, since).await?.into_iter().filter_map(|event| match event {
+            EngineEvent::Container { action: ContainerAction::Die { .. } | ContainerAction::Destroy, time, .. } => {
+                (time > since).then_some(time)
+            }
+            _ => None,
+        });
+        Ok(ends.min())
+    }
+
     /// The exits of execs in `container` that the engine has recorded in the last `past` (and a second).
     pub(crate) async fn recent_exec_exits(
         &self,
         container: &ContainerId,
         past: Duration,
     ) -> Result<Vec<(Option<ExecId>, i64)>, Error> {
-        let now = self.now().await?;
         let past = jiff::SignedDuration::try_from(past + Duration::from_secs(1)).unwrap_or(jiff::SignedDuration::MAX);
-        let since = now.checked_sub(past).unwrap_or(Timestamp::UNIX_EPOCH);
-        let filters = HashMap::from([("type", vec!["container"]), ("container", vec![container.as_str()])]);
-        let options =
-            EventsOptionsBuilder::default().since(&unix_time(since)).until(&unix_time(now)).filters(&filters).build();
-        let docker = self.client()?;
-        let messages = self
-            .within("events", CALL, async {
-                let messages: Vec<_> = docker.events(Some(options)).collect().await;
-                let messages: Result<Vec<_>, _> = messages.into_iter().collect();
-                messages.map_err(|error| Error::from_bollard(self.endpoint(), error))
-            })
-            .await?;
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| match translate(message)? {
-                EngineEvent::Container { action: ContainerAction::ExecDie { exec, exit_code }, .. } => {
-                    Some((exec, exit_code?))
-                }
-                _ => None,
-            })
-            .collect())
+        let since = self.now().await?.checked_sub(past).unwrap_or(Timestamp::UNIX_EPOCH);
+        let exits = self.past_events(container, since).await?.into_iter().filter_map(|event| match event {
+            EngineEvent::Container { action: ContainerAction::ExecDie { exec, exit_code }, .. } => {
+                Some((exec, exit_code?))
+            }
+            _ => None,
+        });
+        Ok(exits.collect())
+    }
+
+    /// What the engine has recorded of `container` since then.
+    ///
+    /// The engines differ in how they are told to end the answer: Docker ends at `until`; Podman with events in a file has nothing
+    /// to say where `until` has passed, and ends where no stream is asked for, which Docker does not know.
+    async fn past_events(&self, container: &ContainerId, since: Timestamp) -> Result<Vec<EngineEvent>, Error> {
+        let end = match self.product().await? {
+            Product::Docker => format!("until={}", unix_time(self.now().await?)),
+            Product::Podman => "stream=false".to_owned(),
+        };
+        // {"type":["container"],"container":["<ID>"]}
+        let filters = format!("%7B%22type%22%3A%5B%22container%22%5D%2C%22container%22%3A%5B%22{container}%22%5D%7D");
+        let path = format!("/events?since={}&{end}&filters={filters}", unix_time(since));
+        let body = self.get_body("events", &path).await?;
+        let messages: Result<Vec<EventMessage>, _> = serde_json::Deserializer::from_slice(&body).into_iter().collect();
+        let messages = messages.map_err(|error| Error::protocol(self.endpoint(), error))?;
+        Ok(messages.into_iter().filter_map(translate).collect())
     }
 
     /// The time by the engine's clock.

@@ -105,7 +105,7 @@ pub enum ExecEnd {
     },
     /// The container was stopped, killed, restarted or removed while the program ran, and took it along.
     Interrupted {
-        /// 137 where the engine still knows it.
+        /// 128 + the signal where the engine still knows it, mostly 137.
         exit_code: Option<i64>,
         /// What happened to the container.
         message: String,

@@ -51,6 +51,7 @@ pub struct RunningExec {
     events: mpsc::Receiver<ExecEvent>,
     over: bool,
     incomplete: Arc<AtomicBool>,
+    container_started_at: Option<Timestamp>,
     _follower: Option<AbortOnDropHandle<()>>,
 }
 
@@ -85,12 +86,17 @@ impl RunningExec {
         self.incomplete.load(Ordering::Relaxed)
     }
 
+    /// When the container was started in the life in which the program runs, where the engine says so.
+    pub fn container_started_at(&self) -> Option<Timestamp> {
+        self.container_started_at
+    }
+
     /// One that is over already.
     pub(crate) fn ended(end: ExecEnd) -> Self {
         let (sender, events) = mpsc::channel(1);
         // There is room for one.
         let _ = sender.try_send(ExecEvent::Ended(end));
-        Self { events, over: false, incomplete: Arc::default(), _follower: None }
+        Self { events, over: false, incomplete: Arc::default(), container_started_at: None, _follower: None }
     }
 }
 
@@ -209,6 +215,7 @@ pub(crate) fn spawn(
     let (sender, events) = mpsc::channel(QUEUE);
     let incomplete = Arc::new(AtomicBool::new(false));
     let begun = Instant::now();
+    let container_started_at = life.as_ref().and_then(|life| life.started_at);
     let follower = Follower {
         case: Case { engine, exec, container, life, begun, incomplete: Arc::clone(&incomplete) },
         output,
@@ -220,7 +227,7 @@ pub(crate) fn spawn(
         // A reader that has gone needs no outcome.
         let _: Result<(), Unread> = follower.run(turn).await;
     });
-    RunningExec { events, over: false, incomplete, _follower: Some(AbortOnDropHandle::new(task)) }
+    RunningExec { events, over: false, incomplete, container_started_at, _follower: Some(AbortOnDropHandle::new(task)) }
 }
 
 impl Follower {

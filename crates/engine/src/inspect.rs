@@ -1,4 +1,4 @@
-//! Reads one JSON document without bollard.
+//! Reads JSON without bollard.
 //!
 //! bollard's models close the set of a container's states, and Podman's `stopped` (between a container's end and its
 //! clean-up, which may take seconds) is not in it: inspecting a container just then would fail to decode.
@@ -22,9 +22,15 @@ struct Refusal {
 }
 
 impl Engine {
-    /// GET of `path`, which must be valid in a URL as it is.
+    /// GET of one JSON document at `path`, which must be valid in a URL as it is.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        self.within("container_inspect", CALL, async {
+        let body = self.get_body("container_inspect", path).await?;
+        serde_json::from_slice(&body).map_err(|error| Error::protocol(self.endpoint(), error))
+    }
+
+    /// GET of what is at `path`, as the metrics call `operation`.
+    pub(crate) async fn get_body(&self, operation: &'static str, path: &str) -> Result<Bytes, Error> {
+        self.within(operation, CALL, async {
             match self.address()? {
                 Address::Unix(socket) => {
                     let stream = UnixStream::connect(socket).await.map_err(|error| self.unreachable(error))?;
@@ -39,12 +45,12 @@ impl Engine {
         .await
     }
 
-    async fn get_over<T: DeserializeOwned>(
+    async fn get_over(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin,
         host: &str,
         path: &str,
-    ) -> Result<T, Error> {
+    ) -> Result<Bytes, Error> {
         let lost = |error: hyper::Error| Error::unreachable(self.endpoint(), error);
         let request = Request::get(path)
             .header("Host", host)
@@ -69,6 +75,6 @@ impl Engine {
                 .map_or_else(|_| String::from_utf8_lossy(&body).trim().to_owned(), |refusal| refusal.message);
             return Err(Error::Rejected { status: status.as_u16(), message });
         }
-        serde_json::from_slice(&body).map_err(|error| Error::protocol(self.endpoint(), error))
+        Ok(body)
     }
 }

@@ -279,7 +279,11 @@ impl GateWorld {
     fn gate(&self) -> Gate {
         match self.disk {
             Disk::Open => Gate::Open,
-            Disk::Claimed { .. } => Gate::Closed { claimed_at: Some(time(1)), started_at: Some(time(2)) },
+            Disk::Claimed { .. } => Gate::Closed {
+                claimed_at: Some(time(1)),
+                started_at: Some(time(2)),
+                container_started_at: Some(time(0)),
+            },
             Disk::Recorded => Gate::Recorded(Witnessed {
                 started_at: time(2),
                 finished_at: time(3),

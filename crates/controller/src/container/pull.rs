@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use super::status::Trouble;
 use crate::context::{Ctx, one_line};
 use crate::events::event;
-use crate::exec::Error;
 
 /// The reason of a pull that failed.
 pub(super) const FAILED: &str = "ImagePullFailed";
@@ -36,31 +35,33 @@ pub(super) enum Image {
 }
 
 /// Makes sure that the image is there, as the pull policy says.
-pub(super) async fn image(ctx: &Ctx, container: Arc<Container>) -> Result<Image, Error> {
+pub(super) async fn image(ctx: &Ctx, container: Arc<Container>) -> Image {
     let image = container.spec.image.clone().unwrap_or_default();
     let pulls = match container.spec.pull_policy.unwrap_or_default() {
         PullPolicy::Never => false,
         PullPolicy::Always => true,
         PullPolicy::Missing => match ctx.engine.has_image(&image).await {
             Ok(has) => !has,
-            Err(error) => return Ok(Image::Missing(Trouble::engine(&error))),
+            Err(error) => return Image::Missing(Trouble::engine(&error)),
         },
     };
     if !pulls {
-        return Ok(Image::Ready(container));
+        return Image::Ready(container);
     }
     let begun = Instant::now();
-    let Some(result) = pull(ctx, &container, &image).await else { return Ok(Image::GivenUp) };
+    let Some(result) = pull(ctx, &container, &image).await else { return Image::GivenUp };
     match result {
         Ok(()) => {
             let note = format!("pulled {image} in {:.1} s", begun.elapsed().as_secs_f64());
             say(ctx, &container, "Pulled", &note);
-            Ok(fresh(ctx, &container).await?.map_or(Image::GivenUp, Image::Ready))
+            // With what was written of the progress.
+            let now = ctx.containers.get(&ObjectRef::from_obj(&*container)).filter(|now| now.uid() == container.uid());
+            now.map_or(Image::GivenUp, Image::Ready)
         }
-        Err(error @ EngineError::Unreachable { .. }) => Ok(Image::Missing(Trouble::engine(&error))),
+        Err(error @ EngineError::Unreachable { .. }) => Image::Missing(Trouble::engine(&error)),
         Err(error) => {
             let message = format!("{image} cannot be pulled: {}", one_line(&error));
-            Ok(Image::Missing(Trouble { reason: FAILED, message }))
+            Image::Missing(Trouble { reason: FAILED, message })
         }
     }
 }
@@ -115,15 +116,6 @@ fn is_wanted(ctx: &Ctx, container: &Container) -> bool {
     })
 }
 
-/// The object as it is now, with what was written of the progress.
-async fn fresh(ctx: &Ctx, container: &Container) -> Result<Option<Arc<Container>>, Error> {
-    let (namespace, name) = (container.namespace().unwrap_or_default(), container.name_any());
-    let api = Api::<Container>::namespaced(ctx.client.clone(), &namespace);
-    let found = api.get_opt(&name).await;
-    let found = found.map_err(|source| Error::Inputs { what: format!("Container {namespace}/{name}"), source })?;
-    Ok(found.filter(|now| now.uid() == container.uid()).map(Arc::new))
-}
-
 /// Shows the progress. Who cannot see it misses nothing else.
 async fn write_progress(ctx: &Ctx, container: &Container, message: String) {
     let api = Api::<Container>::namespaced(ctx.client.clone(), &container.namespace().unwrap_or_default());
@@ -132,8 +124,9 @@ async fn write_progress(ctx: &Ctx, container: &Container, message: String) {
         "metadata": {"uid": container.uid()},
         "status": {"state": ContainerState::Pulling, "message": message},
     });
-    if let Err(error) = api.patch_status(&container.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
-        tracing::debug!("the progress of a pull was not written: {}", one_line(&error));
+    match api.patch_status(&container.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Ok(written) => ctx.containers.wrote(written),
+        Err(error) => tracing::debug!("the progress of a pull was not written: {}", one_line(&error)),
     }
 }
 

@@ -19,15 +19,18 @@ use jiff::Timestamp;
 use oncelet_core::{
     Description, EndedBy, Finding, Gate, Life, Outcome, RunEvent, RunRecord, RunState, Witnessed, abandoned, examine,
 };
-use oncelet_engine::supervise::{Exit, Record, StdinSource, StopReason, SupervisedEnd, SupervisedEvent, SupervisedRun};
+use oncelet_engine::supervise::{
+    Claim, Exit, Record, StdinSource, StopReason, SupervisedEnd, SupervisedEvent, SupervisedRun,
+};
 use oncelet_engine::{ContainerId, ContainerState, Error as EngineError, ExecId, OutputStream};
 use oncelet_faults::gives_up;
 use oncelet_store::{Store, Stream};
 use tokio::time::Instant;
 
 use super::output::{FLUSH, Outputs};
-use super::{LOOK, Run, finish, hint, record};
+use super::{GRACE, LOOK, Run, finish, hint, record};
 use crate::context::{Ctx, one_line};
+use crate::lives;
 use fetch::{Fetched, MUCH, SOME};
 
 /// How long before something is looked at again that settles within moments.
@@ -89,6 +92,7 @@ pub(crate) async fn watch(ctx: Ctx, store: Store, run: Run, record: RunRecord, s
         Ok(container) => container,
         Err(error) => return tracing::error!(run = %record.id, "{}", one_line(&error)),
     };
+    let life = ctx.lives.of(&ctx.engine, &container, None);
     let outputs = Outputs::open(&store, &run, ctx.now).await;
     let watch = Watch {
         digest: record.key.digest(),
@@ -97,6 +101,7 @@ pub(crate) async fn watch(ctx: Ctx, store: Store, run: Run, record: RunRecord, s
         run,
         record,
         container,
+        life,
         outputs,
         acknowledged: 0,
         pause: SHORTLY,
@@ -111,6 +116,8 @@ struct Watch {
     /// The run as the store has it.
     record: RunRecord,
     container: ContainerId,
+    /// The life of the container in which it goes on.
+    life: lives::Life,
     digest: String,
     outputs: Outputs,
     /// How many bytes of output were made safe.
@@ -176,6 +183,14 @@ impl Watch {
         self.ctx.wake(&self.record.key.name);
     }
 
+    /// When the program was started or, where that is not known yet, claimed.
+    fn begun_at(&self) -> Timestamp {
+        match self.record.state {
+            RunState::Running { started_at, .. } => started_at,
+            _ => self.record.claimed_at,
+        }
+    }
+
     fn user(&self) -> Option<&str> {
         self.record.program.user.as_deref()
     }
@@ -200,6 +215,8 @@ impl Watch {
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // When the start is told of, while it is not.
         let mut telling = None;
+        // Until when the stream may go on, once the container's life is over.
+        let mut deadline = None;
         let end = loop {
             tokio::select! {
                 // Cancel-safe: `next` keeps a half-read event in `stream`.
@@ -230,6 +247,16 @@ impl Watch {
                 () = tokio::time::sleep_until(telling.unwrap_or_else(Instant::now)), if telling.is_some() => {
                     telling = None;
                     self.wake();
+                }
+                // Cancel-safe. The stream may stay open although the container has ended.
+                () = self.life.may_be_over(), if deadline.is_none() => {
+                    if self.life.end(Some(self.begun_at())).await.is_some() {
+                        deadline = Some(Instant::now() + GRACE);
+                    }
+                }
+                // Cancel-safe: the moment stays the same.
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    break SupervisedEnd::Lost { message: "the container has ended, and the stream has not".to_owned() };
                 }
             }
         };
@@ -288,7 +315,12 @@ impl Watch {
             Finding::Withdraw if self.advance(RunEvent::Withdrawn).await => Came::NotStarted,
             Finding::Withdraw => Came::Lost,
             Finding::LookAgain => self.look_again().await,
-            Finding::Follow => Came::Next(Step::Follow),
+            Finding::Follow => {
+                if let Life::Runs { since: Some(since) } = seen.life {
+                    self.life.began(since);
+                }
+                Came::Next(Step::Follow)
+            }
             Finding::Witnessed(_) => match seen.record.and_then(|record| record.exit) {
                 Some(exit) => Came::Saw(exit, None),
                 None => Came::Next(Step::Examine),
@@ -303,8 +335,7 @@ impl Watch {
         if !matches!(self.record.state, RunState::Starting { .. }) {
             return true;
         }
-        let described = found.and_then(|record| record.claim.as_ref()).map(|claim| claim.description.clone());
-        let description = described.and_then(|value| serde_json::from_value::<Description>(value).ok());
+        let description = found.and_then(|record| record.claim.as_ref()).and_then(described);
         let other = description.filter(|it| it.key == self.record.key && !it.is_of(&self.record));
         let Some(description) = other else { return true };
         tracing::warn!(
@@ -377,6 +408,10 @@ impl Watch {
         if !matches!(outcome, Outcome::FailedToStart { .. }) {
             self.fetch_output([u64::MAX; 2]).await;
         }
+        let finished_at = match outcome {
+            Outcome::Interrupted { .. } => self.life.ended_at(self.begun_at(), finished_at).await,
+            _ => finished_at,
+        };
         let at = finished_at.unwrap_or_else(|| (self.ctx.now)());
         let logs = self.outputs.finish().await;
         finish(&self.ctx, &self.store, &self.run, at, outcome, logs).await;
@@ -392,7 +427,7 @@ impl Watch {
 }
 
 /// The container of a run. It was stored as the engine gave it; should it be no ID, nothing can be asked of it.
-fn container_of(run: &RunRecord) -> Result<ContainerId, EngineError> {
+pub(crate) fn container_of(run: &RunRecord) -> Result<ContainerId, EngineError> {
     run.container_id.parse().map_err(|_| EngineError::InvalidRequest {
         message: format!("run {} is of a container whose ID is none: {:?}", run.id, run.container_id),
     })
@@ -431,8 +466,14 @@ fn gate(record: &Record) -> Gate {
         None => Gate::Closed {
             claimed_at: record.claim.as_ref().map(|claim| time(claim.at_us)),
             started_at: record.started.as_ref().map(|started| time(started.at_us)),
+            container_started_at: record.claim.as_ref().and_then(described).and_then(|it| it.container_started_at),
         },
     }
+}
+
+/// What lies beside a claim.
+fn described(claim: &Claim) -> Option<Description> {
+    serde_json::from_value(claim.description.clone()).ok()
 }
 
 fn witnessed(exit: &Exit) -> Witnessed {

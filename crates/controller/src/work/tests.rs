@@ -36,7 +36,7 @@ impl Queue {
             let _writer = writer;
             let (touched, all) = (futures::stream::pending(), futures::stream::pending());
             let calls = Calls { touched, triggers: received(called), all };
-            run(Kind::CONTAINER_EXEC, Progress::default(), objects, calls, reconcile, ends).await;
+            run(Kind::CONTAINER_EXEC, Progress::default(), Objects::new(objects), calls, reconcile, ends).await;
         });
         Self { call, begun, shutdown, ended }
     }

@@ -9,8 +9,9 @@ use crate::{Error, ExecEnd, ExecState, LostReason, OutputStream, Product, exec::
 
 /// Docker's code for every failure to start, and its invention where its own end of a stream broke.
 const CANNOT_EXECUTE: i64 = 126;
-/// 128 + SIGKILL.
-const KILLED: i64 = 137;
+/// 128 + a signal. A container that ends sends its programs SIGKILL; one with the host's process namespace, on Podman, the
+/// signal that stops it.
+const BY_A_SIGNAL: std::ops::RangeInclusive<i64> = 129..=192;
 /// What engines report where a program did not start.
 const START_FAILURES: std::ops::RangeInclusive<i64> = 125..=127;
 /// How long an engine may take to record an exit that has shown otherwise already.
@@ -89,9 +90,9 @@ impl Case {
             }
         }
         match exit_code {
-            KILLED => {
+            exit_code if BY_A_SIGNAL.contains(&exit_code) => {
                 if let Some(message) = self.end_of_life().await {
-                    return ExecEnd::Interrupted { exit_code: Some(KILLED), message };
+                    return ExecEnd::Interrupted { exit_code: Some(exit_code), message };
                 }
             }
             CANNOT_EXECUTE if pid != 0 => {

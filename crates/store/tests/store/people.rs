@@ -114,6 +114,7 @@ async fn a_lost_run_is_taken_back_from_its_container() {
         program: program.clone(),
         effective: oncelet_core::Effective::default(),
         claimed_at: at(-100),
+        container_started_at: None,
     };
     let adopted = done(store.adopt(&lease, &description).await.unwrap());
     assert_eq!((adopted.object_uid.as_str(), &adopted.program), ("an-older-object", &program));

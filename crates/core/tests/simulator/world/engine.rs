@@ -15,6 +15,7 @@ impl World {
             program: record.program.clone(),
             effective: Effective::default(),
             claimed_at: record.claimed_at,
+            container_started_at: self.place.as_ref().map(|at| at.since),
         };
         let supervised = record.capture == Capture::Supervised;
         let container = record.container_id.clone();
@@ -127,7 +128,11 @@ impl World {
         self.engine_up.then(|| match self.behind(container, key) {
             None => Gate::Open,
             Some(Behind { exit: Some(exit), .. }) => Gate::Recorded(*exit),
-            Some(behind) => Gate::Closed { claimed_at: Some(behind.claimed_at), started_at: Some(behind.started_at) },
+            Some(behind) => Gate::Closed {
+                claimed_at: Some(behind.claimed_at),
+                started_at: Some(behind.started_at),
+                container_started_at: behind.description.container_started_at,
+            },
         })
     }
 
