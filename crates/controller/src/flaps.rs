@@ -36,6 +36,7 @@ use crate::gate::StoreGate;
 use crate::index::Index;
 use crate::objects::Objects;
 use crate::observe::Observation;
+use crate::ports::Ports;
 use crate::progress::{Kind, Progress};
 use crate::publish::publish;
 use crate::steps::Steps;
@@ -385,6 +386,7 @@ async fn played<K: Flaps>(happenings: &[(u64, Happening)], delays: &Delays) -> O
         lives: lives::Lives::default(),
         tasks: TaskTracker::new(),
         endings: runs::Runs::default(),
+        ports: Ports::default(),
         echoes,
         shutdown: shutdown.clone(),
         wake: mpsc::unbounded_channel().0,

@@ -12,7 +12,7 @@ use oncelet_shim::frame::Frame;
 use oncelet_shim::{PortState, PortTry};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::tell;
+use crate::listener::answer;
 
 /// How long one connection may take: the way to an address of one's own is short.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -56,14 +56,14 @@ pub(crate) fn await_open(port: u16, stable: Duration, limit: Duration) -> ExitCo
         let is_last = state == PortState::Open;
         let is_news = told.as_ref().is_none_or(|(before, at)| *before != state && at.elapsed() >= BETWEEN_REPORTS);
         if is_last || is_news {
-            tell::answer(&Frame::Port(state.clone()));
+            answer(&Frame::Port(state.clone()));
             told = Some((state, now));
         }
         if is_last {
             return ExitCode::SUCCESS;
         }
         if settling.is_none() && begun.elapsed() >= limit {
-            tell::answer(&Frame::Done);
+            answer(&Frame::Done);
             return ExitCode::SUCCESS;
         }
         let is_late = settling.is_none() && begun.elapsed() >= AT_FIRST;

@@ -131,7 +131,7 @@ enum Came {
     /// To another step.
     Next(Step),
     /// To an end that somebody saw.
-    Saw(Exit, Option<SupervisedRun>),
+    Saw(Box<Exit>, Option<SupervisedRun>),
     /// To an end that nobody saw.
     Unseen { started_at: Option<Timestamp>, finished_at: Option<Timestamp>, outcome: Outcome },
     /// To nothing: the program was not started, and the claim goes away.
@@ -265,7 +265,7 @@ impl Watch {
             self.wake();
         }
         match end {
-            SupervisedEnd::Exited(exit) => Came::Saw(exit, Some(stream)),
+            SupervisedEnd::Exited(exit) => Came::Saw(Box::new(exit), Some(stream)),
             SupervisedEnd::FailedToStart { reason, message } if starts => {
                 let outcome = Outcome::FailedToStart { reason: format!("{reason:?}"), message };
                 Came::Unseen { started_at: None, finished_at: None, outcome }
@@ -322,7 +322,7 @@ impl Watch {
                 Came::Next(Step::Follow)
             }
             Finding::Witnessed(_) => match seen.record.and_then(|record| record.exit) {
-                Some(exit) => Came::Saw(exit, None),
+                Some(exit) => Came::Saw(Box::new(exit), None),
                 None => Came::Next(Step::Examine),
             },
             Finding::Ended { started_at, finished_at, outcome } => Came::Unseen { started_at, finished_at, outcome },
