@@ -94,6 +94,10 @@ pub(crate) fn left_of(record: &Record) -> Vec<Pid> {
     }
     let is_zombie =
         |pid: u32| stats.iter().any(|(of, fields)| *of == pid && fields.first().is_some_and(|it| it == "Z"));
+    let first = program.map(|program| program.pid);
+    let mut found: Vec<u32> = found.into_iter().collect();
+    // The program before its children: how it ends is to be its own answer to the signal, not to their end.
+    found.sort_by_key(|pid| Some(*pid) != first);
     found
         .into_iter()
         .filter(|pid| *pid != me && Some(*pid) != supervisor && !is_zombie(*pid))
