@@ -39,6 +39,7 @@ impl Embedded {
             crds: oncelet_api::crds(),
             parts: Vec::new(),
             persist: false,
+            extensions: Vec::new(),
             now: jiff::Timestamp::now,
         };
         let server = runtime.block_on(Server::bind(config)).unwrap();

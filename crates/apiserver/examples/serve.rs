@@ -20,6 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         crds,
         parts: Vec::new(),
         persist: false,
+        extensions: Vec::new(),
         now: jiff::Timestamp::now,
     })
     .await?;

@@ -10,16 +10,19 @@ mod explain;
 mod follow;
 mod log_part;
 mod logging;
-mod logs;
 mod objects;
 mod output;
 mod page;
 mod paths;
 mod progress;
+mod run_log;
 mod runs;
 mod session;
+mod signals;
 mod stamps;
+mod stored_log;
 mod table;
+mod target;
 mod telemetry;
 mod traces;
 
@@ -53,9 +56,9 @@ async fn run(args: Args) -> Result<ExitCode> {
         Command::Controller(controller) => daemon::controller(controller).await,
         Command::Crds => output::yaml_documents(&oncelet_api::crds()),
         Command::Runs(command) => runs::run(command).await,
-        Command::Logs(logs) => logs::run(logs).await,
+        Command::Logs(args) => commands::logs::logs(args).await,
         Command::Wait(args) => return commands::wait::wait(args).await,
-        Command::Exec(args) => return commands::exec::exec(args).await,
+        Command::Exec(args) => return Box::pin(commands::exec::exec(args)).await,
         Command::Rerun(args) => return commands::wait::rerun(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Completions { shell } => {

@@ -33,6 +33,7 @@ pub fn config(dir: &TempDir) -> Config {
         crds: vec![widgets()],
         parts: Vec::new(),
         persist: false,
+        extensions: Vec::new(),
         now: jiff::Timestamp::now,
     }
 }

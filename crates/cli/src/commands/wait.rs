@@ -5,24 +5,25 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use crate::args::{Rerun, Wait};
-use crate::ask::rerun as ask_again;
+use crate::ask;
 use crate::follow::Follow;
 use crate::objects::Objects;
+use crate::progress::Line;
 
 /// Waits for the object's run, and ends as its program did.
 pub(crate) async fn wait(args: Wait) -> Result<ExitCode> {
     let objects = Objects::new(args.cluster).await?;
     objects.exec(&args.name).await?;
-    Follow { objects: &objects, name: &args.name, after: None, gives_up: false }.run().await
+    Follow::object(&objects, &args.name, &Line::begin()).within(args.timeout, false).run().await
 }
 
 /// Asks for one more run.
 pub(crate) async fn rerun(args: Rerun) -> Result<ExitCode> {
     let objects = Objects::new(args.cluster).await?;
     let before = objects.exec(&args.name).await?.status.and_then(|status| status.run_id);
-    ask_again(&objects.execs(), &args.name).await.context("the API server did not take it")?;
+    ask::rerun(&objects.execs(), &args.name).await.context("the API server did not take it")?;
     if args.wait {
-        return Follow { objects: &objects, name: &args.name, after: before, gives_up: false }.run().await;
+        return Follow::object(&objects, &args.name, &Line::begin()).after(before).run().await;
     }
     println!("{}/{} runs once more", objects.namespace, args.name);
     Ok(ExitCode::SUCCESS)
