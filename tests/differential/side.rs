@@ -40,6 +40,7 @@ impl Embedded {
             parts: Vec::new(),
             advice: Vec::new(),
             persist: false,
+            extensions: Vec::new(),
             now: jiff::Timestamp::now,
         };
         let server = runtime.block_on(Server::bind(config)).unwrap();

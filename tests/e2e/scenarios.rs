@@ -1,5 +1,6 @@
 //! The scenarios, each a sentence of what is promised.
 
+mod asking;
 mod cli;
 mod containers;
 mod database;
@@ -7,6 +8,7 @@ mod inputs;
 mod lives;
 mod made;
 mod once;
+mod one_run;
 mod output;
 mod page;
 mod people;
@@ -36,6 +38,7 @@ impl Scenario {
         // A real one serves no parts of custom resources but the usual ones.
         [
             "the_log_endpoint_streams_what_is_asked_for",
+            "the_log_endpoint_stays_with_the_run_that_it_opened",
             "kept_objects_are_there_after_a_kill",
             "session_containers_go_when_up_ends_however_it_ends",
             "an_engine_behind_tls_is_like_one_here",
@@ -222,6 +225,25 @@ scenarios! {
     scale::{
         two_hundred_execs_in_four_containers_run_once_each,
         a_hundred_megabytes_of_output_are_complete_and_memory_stays_flat,
+    },
+    asking::{
+        a_start_that_failed_is_tried_again_for_whoever_asks,
+        a_failed_start_is_not_repeated_to_whoever_asks_next,
+        ctrl_c_before_the_start_withdraws_the_request,
+        ctrl_c_after_the_start_says_how_to_go_on_watching,
+        a_request_is_withdrawn_after_its_timeout,
+        a_waiting_client_outlives_the_daemon,
+        what_another_client_withdraws_is_asked_for_again,
+        an_answer_from_memory_says_so,
+    },
+    one_run::{
+        every_spelling_of_a_container_is_one_run_and_one_object,
+        a_follower_ends_with_its_run_when_the_container_is_replaced,
+        the_log_endpoint_stays_with_the_run_that_it_opened,
+        a_name_goes_with_the_container_that_is_meant_now,
+        a_container_that_cannot_be_meant_is_refused_before_anything_is_made,
+        output_is_there_with_nothing_but_a_kubeconfig,
+        the_command_line_arrives_as_written,
     },
     people::{
         describe_reads_like_a_story,

@@ -45,6 +45,9 @@ pub const GROUP: &str = "oncelet.dev";
 pub const VERSION: &str = "v1alpha1";
 /// The annotation that asks for one more run: once for each new value.
 pub const RERUN_ANNOTATION: &str = "oncelet.dev/rerun";
+/// The annotation that asks for another try of a start that failed: one that ended before this time (RFC 3339) is tried again
+/// at once.
+pub const RETRY_ANNOTATION: &str = "oncelet.dev/retry";
 
 /// The finalizer of objects with `onDelete: Kill`: they stay until their program is over.
 pub const KILL_FINALIZER: &str = "oncelet.dev/kill-program";

@@ -21,6 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         parts: Vec::new(),
         advice: Vec::new(),
         persist: false,
+        extensions: Vec::new(),
         now: jiff::Timestamp::now,
     })
     .await?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Error;
 use crate::files::write_private;
@@ -12,15 +12,23 @@ use crate::tls::Identity;
 
 /// Writes a kubeconfig with the context `oncelet`, which has the token, and beside it `oncelet-certificate`, for clients that
 /// are to show a certificate instead.
-pub(crate) fn write(path: &Path, url: &str, identity: &Identity, token: &str) -> Result<(), Error> {
+pub(crate) fn write(
+    path: &Path,
+    url: &str,
+    identity: &Identity,
+    token: &str,
+    extensions: &[(String, Value)],
+) -> Result<(), Error> {
     let context =
         |user: &str| json!({"name": user, "context": {"cluster": "oncelet", "user": user, "namespace": "default"}});
+    let extensions: Vec<_> =
+        extensions.iter().map(|(name, extension)| json!({"name": name, "extension": extension})).collect();
     let client = &identity.client;
     let kubeconfig = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "oncelet", "cluster": {
-            "server": url, "certificate-authority-data": STANDARD.encode(&identity.ca_pem)}}],
+            "server": url, "certificate-authority-data": STANDARD.encode(&identity.ca_pem), "extensions": extensions}}],
         "users": [
             {"name": "oncelet", "user": {"token": token}},
             {"name": "oncelet-certificate", "user": {

@@ -13,7 +13,7 @@ use hyper_util::server::conn::auto;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use rustls::ServerConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where the kubeconfig is written, for its owner alone.
     pub kubeconfig: PathBuf,
+    /// What else the kubeconfig tells its readers of this server: extensions of the cluster in it, by name.
+    pub extensions: Vec<(String, Value)>,
     /// Keep objects across restarts, in a file in the state directory.
     pub persist: bool,
     /// Definitions that are there from the start.
@@ -87,7 +89,7 @@ impl Server {
             Store::new(first)
         };
         let closing = CancellationToken::new();
-        kubeconfig::write(&config.kubeconfig, &url(address), &identity, token.expose())?;
+        kubeconfig::write(&config.kubeconfig, &url(address), &identity, token.expose(), &config.extensions)?;
         let app = App::new(store, token, config.parts, config.advice, config.now, closing.clone());
         seed(&app, &config.crds)?;
         handlers::resume(&app);

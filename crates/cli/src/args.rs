@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use oncelet_engine::Endpoint;
@@ -45,14 +46,21 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Print the log of an object's run as it goes, and end with its program's exit code
     #[command(
-        after_help = "Exit codes: the program's own; 125 where that is not known, 1 where oncelet itself failed.\n\nExamples:\n  \
-        oncelet wait seed-database"
+        after_help = "It stays with the run that it sees first: where the container is replaced meanwhile, it says so and ends with 125.\n\n\
+        Exit codes: the program's own; 125 where that is not known, or after --timeout; 1 where oncelet itself failed.\n\n\
+        Examples:\n  \
+        oncelet wait seed-database\n  \
+        oncelet wait seed-database --timeout 5m"
     )]
     Wait(Wait),
     /// Run a program in a container once: when it was run there before, its outcome and output come back instead
     #[command(
-        after_help = "Exit codes: the program's own; 126 where it could not be started, 125 where its own is not known or data \
-        on stdin would be lost, 1 where oncelet itself failed.\n\nExamples:\n  \
+        after_help = "The same program in the same container is one run, however the container is spelled. Arguments and values of \
+        variables arrive as they are written, dollar signs and all.\n\n\
+        Ctrl-C before the start withdraws the request; after it the program continues.\n\n\
+        Exit codes: the program's own; 127 where it is not there, 126 where it could not be started for another reason; 125 where \
+        its own exit code is not known, after --timeout, or where data on stdin would be lost; 130 and 143 after Ctrl-C and \
+        SIGTERM; 1 where oncelet itself failed.\n\nExamples:\n  \
         oncelet exec my-postgres -- psql -f /schema.sql\n  \
         oncelet exec --wait-for-port 5432 -i my-postgres -- psql < seed.sql\n  \
         oncelet exec --name migrate --env VERSION=42 db -- /bin/migrate"
@@ -87,7 +95,7 @@ pub(crate) enum Command {
 }
 
 /// Where the objects are.
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Clone)]
 pub(crate) struct Cluster {
     /// The kubeconfig [default: KUBECONFIG, that of oncelet up, or kubectl's own]
     #[arg(long, env = "ONCELET_KUBECONFIG", value_name = "FILE")]
@@ -111,6 +119,9 @@ pub(crate) struct Crds {
 pub(crate) struct Wait {
     /// The ContainerExec
     pub(crate) name: String,
+    /// End after this time, as 30s or 5m, with 125; the program goes on [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
 }
@@ -163,6 +174,9 @@ pub(crate) struct Exec {
     /// Start the program only once this TCP port of the container accepts connections, at another address than 127.0.0.1
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) wait_for_port: Option<u16>,
+    /// Withdraw the request where the program has not started after this time, as 30s or 5m, and end with 125 [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
 }
@@ -333,10 +347,10 @@ pub(crate) struct RunsShow {
 #[derive(ClapArgs)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Logs {
-    /// A run's number, or a name (seed, default/seed, a run key): its latest run
+    /// A ContainerExec: the run that it shows. Or a run's number, or a name that runs are recorded by: the latest of them
     pub(crate) run: String,
     #[command(flatten)]
-    pub(crate) data: DataDir,
+    pub(crate) cluster: Cluster,
     /// Go on until the program ends
     #[arg(short, long)]
     pub(crate) follow: bool,
@@ -349,6 +363,14 @@ pub(crate) struct Logs {
     /// Put before each line when oncelet received it
     #[arg(long)]
     pub(crate) timestamps: bool,
+}
+
+/// A time to wait: 30s, 5m, 1h 30m.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+    parsed
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| "expected a time above zero with its unit, such as 30s or 5m".to_owned())
 }
 
 /// How to print.
@@ -405,6 +427,16 @@ mod tests {
         }
         let written = std::fs::read_to_string(path).unwrap();
         assert!(written == reference(), "docs/cli.md is old: UPDATE=1 cargo test -p oncelet reference");
+    }
+
+    #[test]
+    fn a_time_has_a_unit() {
+        for (text, seconds) in [("30s", 30), ("5m", 300), ("1h30m", 5400), ("1h 30m", 5400), ("2 minutes", 120)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "30", "0s", "-5s", "soon"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use kube::Client;
 use oncelet_apiserver::{Server, Token};
 use oncelet_controller::Progress;
-use oncelet_engine::Engine;
+use oncelet_engine::{Endpoint, Engine};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use crate::args::{Controller, Daemon, Up};
 use crate::clock::now;
 use crate::log_part;
 use crate::logging;
-use crate::objects::config_from;
+use crate::objects::{ENGINE_EXTENSION, config_from};
 use crate::output::one_line;
 use crate::page::{self, PageAddress};
 use crate::paths::Paths;
@@ -40,6 +40,8 @@ pub(crate) async fn up(args: Up) -> Result<()> {
         crds: oncelet_api::crds(),
         parts: vec![log_part::part(paths.store())],
         advice: advice::all(),
+        // Whoever asks for a run has to mean the same containers.
+        extensions: vec![(ENGINE_EXTENSION.to_owned(), engine_of(&engine).into())],
         persist: args.persist,
         now,
     })
@@ -139,6 +141,13 @@ async fn serve_page(
 pub(crate) async fn client_from(kubeconfig: &Path) -> Result<Client> {
     let config = config_from(kubeconfig).await?;
     Client::try_from(config).with_context(|| format!("the kubeconfig {} cannot be used", kubeconfig.display()))
+}
+
+/// What `engine` is found by from elsewhere on this machine.
+fn engine_of(engine: &Engine) -> String {
+    let url = engine.endpoint();
+    // Where nothing has been found yet it is a text about that.
+    if url.parse::<Endpoint>().is_ok() { url.to_owned() } else { Endpoint::Auto.to_string() }
 }
 
 /// Ends on SIGTERM and Ctrl-C; the second one does not wait.

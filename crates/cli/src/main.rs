@@ -11,17 +11,20 @@ mod explain;
 mod follow;
 mod log_part;
 mod logging;
-mod logs;
 mod objects;
 mod output;
 mod page;
 mod paths;
 mod progress;
+mod run_log;
 mod runs;
 mod session;
+mod signals;
 mod stamps;
 mod stdin;
+mod stored_log;
 mod table;
+mod target;
 mod telemetry;
 mod traces;
 
@@ -59,9 +62,9 @@ async fn run(args: Args) -> Result<ExitCode> {
             output::yaml_documents(&[policy]).and_then(|()| output::yaml_documents(&[binding]))
         }
         Command::Runs(command) => runs::run(command).await,
-        Command::Logs(logs) => logs::run(logs).await,
+        Command::Logs(args) => commands::logs::logs(args).await,
         Command::Wait(args) => return commands::wait::wait(args).await,
-        Command::Exec(args) => return commands::exec::exec(args).await,
+        Command::Exec(args) => return Box::pin(commands::exec::exec(args)).await,
         Command::Rerun(args) => return commands::wait::rerun(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Completions { shell } => {

@@ -1,20 +1,40 @@
 //! The objects on the API server that a command is about.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result, bail};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
-use oncelet_api::ContainerExec;
+use oncelet_api::{Container, ContainerExec};
+use oncelet_engine::Endpoint;
 
 use crate::args::Cluster;
 use crate::paths::Paths;
 
-/// An API server, a namespace on it, and the run store of this machine.
+/// The extension of the cluster in the kubeconfig of `oncelet up` that names the engine of its daemon.
+pub(crate) const ENGINE_EXTENSION: &str = "oncelet.dev/engine";
+
+/// An API server, a namespace on it, and the run store of this machine. Clones share the connection.
+#[derive(Clone)]
 pub(crate) struct Objects {
-    pub(crate) client: Client,
+    connection: Arc<RwLock<Client>>,
     pub(crate) namespace: String,
-    pub(crate) paths: Paths,
+    pub(crate) paths: Arc<Paths>,
+    kubeconfig: Option<PathBuf>,
+    /// The engine of the daemon that serves the objects, as far as that is known here.
+    pub(crate) engine: DaemonEngine,
+}
+
+/// What a client knows of the daemon's engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DaemonEngine {
+    /// The daemon said which.
+    Known(Endpoint),
+    /// The API server is on this machine: most likely the daemon, and so the engine.
+    LikelyHere,
+    /// The API server is elsewhere, and the daemon may be anywhere.
+    Anywhere,
 }
 
 impl Objects {
@@ -22,21 +42,31 @@ impl Objects {
     /// kubectl's own, in this order.
     pub(crate) async fn new(args: Cluster) -> Result<Self> {
         let paths = Paths::new(args.data)?;
-        let ours = paths.kubeconfig();
-        let from_environment = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
-        let file = args.kubeconfig.or_else(|| (!from_environment && ours.exists()).then_some(ours));
-        let config = match file {
-            Some(file) => config_from(&file).await?,
-            None => Config::infer()
-                .await
-                .context("no kubeconfig was found; say where with --kubeconfig, or start oncelet up")?,
-        };
+        let (config, engine) = find_config(args.kubeconfig.as_deref(), &paths).await?;
         let namespace = args.namespace.unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Self { client: Client::try_from(config)?, namespace, paths })
+        let connection = Arc::new(RwLock::new(Client::try_from(config)?));
+        Ok(Self { connection, namespace, paths: Arc::new(paths), kubeconfig: args.kubeconfig, engine })
+    }
+
+    /// The connection as it is now.
+    pub(crate) fn client(&self) -> Client {
+        self.connection.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Connects anew, as the kubeconfig says now: a daemon that was started again may be at another address.
+    pub(crate) async fn renew(&self) -> Result<()> {
+        let (config, _) = find_config(self.kubeconfig.as_deref(), &self.paths).await?;
+        let client = Client::try_from(config)?;
+        *self.connection.write().unwrap_or_else(PoisonError::into_inner) = client;
+        Ok(())
     }
 
     pub(crate) fn execs(&self) -> Api<ContainerExec> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.client(), &self.namespace)
+    }
+
+    pub(crate) fn containers(&self) -> Api<Container> {
+        Api::namespaced(self.client(), &self.namespace)
     }
 
     /// The object of this name.
@@ -48,9 +78,71 @@ impl Objects {
     }
 }
 
+async fn find_config(asked: Option<&Path>, paths: &Paths) -> Result<(Config, DaemonEngine)> {
+    let ours = paths.kubeconfig();
+    let from_environment = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
+    let file = asked.map(Path::to_owned).or_else(|| (!from_environment && ours.exists()).then_some(ours));
+    let (kubeconfig, origin) = if let Some(file) = &file {
+        (read(file)?, format!("the kubeconfig {}", file.display()))
+    } else if let Ok(kubeconfig) = Kubeconfig::read() {
+        (kubeconfig, "the kubeconfig".to_owned())
+    } else {
+        // In a pod there is none.
+        let config = Config::infer().await;
+        let config = config.context("no kubeconfig was found; say where with --kubeconfig, or start oncelet up")?;
+        return Ok((config, DaemonEngine::Anywhere));
+    };
+    let named = engine_in(&kubeconfig);
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    let config = config.with_context(|| format!("{origin} cannot be used"))?;
+    let is_here = config.cluster_url.host().is_some_and(is_this_machine);
+    let engine = named.unwrap_or(if is_here { DaemonEngine::LikelyHere } else { DaemonEngine::Anywhere });
+    Ok((config, engine))
+}
+
+/// The engine that the current cluster of a kubeconfig names.
+fn engine_in(kubeconfig: &Kubeconfig) -> Option<DaemonEngine> {
+    let current = kubeconfig.current_context.as_ref()?;
+    let context = kubeconfig.contexts.iter().find(|it| it.name == *current)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|it| it.name == context.cluster)?.cluster.as_ref()?;
+    let extension = cluster.extensions.as_ref()?.iter().find(|it| it.name == ENGINE_EXTENSION)?;
+    Some(DaemonEngine::Known(extension.extension.as_str()?.parse().ok()?))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+fn read(file: &Path) -> Result<Kubeconfig> {
+    Kubeconfig::read_from(file).with_context(|| format!("the kubeconfig {} cannot be used", file.display()))
+}
+
 /// What a kubeconfig file says.
 pub(crate) async fn config_from(file: &Path) -> Result<Config> {
-    let wrong = || format!("the kubeconfig {} cannot be used", file.display());
-    let kubeconfig = Kubeconfig::read_from(file).with_context(wrong)?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.with_context(wrong)
+    let config = Config::from_custom_kubeconfig(read(file)?, &KubeConfigOptions::default()).await;
+    config.with_context(|| format!("the kubeconfig {} cannot be used", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kubeconfig(extensions: &str) -> Kubeconfig {
+        Kubeconfig::from_yaml(&format!(
+            r#"{{"current-context": "a", "contexts": [{{"name": "a", "context": {{"cluster": "c"}}}}], "clusters": [
+                {{"name": "other", "cluster": {{"server": "https://x"}}}},
+                {{"name": "c", "cluster": {{"server": "https://127.0.0.1:1", "extensions": [{extensions}]}}}}]}}"#
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_kubeconfig_says_which_engine_its_daemon_uses() {
+        let named =
+            kubeconfig(r#"{"name": "x", "extension": 1}, {"name": "oncelet.dev/engine", "extension": "podman"}"#);
+        assert_eq!(engine_in(&named), Some(DaemonEngine::Known(Endpoint::Podman)));
+        assert_eq!(engine_in(&kubeconfig("")), None);
+        assert_eq!(engine_in(&kubeconfig(r#"{"name": "oncelet.dev/engine", "extension": "nonsense"}"#)), None);
+    }
 }

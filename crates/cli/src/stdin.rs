@@ -31,8 +31,9 @@ use crate::progress::Line;
 const REFUSED: u8 = 125;
 /// How many parts are uploaded at a time.
 const AT_A_TIME: usize = 4;
-/// How often and how long an API server is asked again that does not answer.
-const TRIES: u32 = 60;
+/// How often an API server is asked again that does not answer, and how long between two tries. After that the follower connects
+/// anew.
+const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(500);
 
 const LOST: &str =
@@ -89,7 +90,7 @@ impl Given {
     /// program is started, and is an error after.
     pub(crate) async fn beside(
         &self,
-        request: &Request<'_>,
+        request: &Request,
         mut follow: impl Future<Output = Result<ExitCode>> + Unpin,
     ) -> Result<ExitCode> {
         // Both go on where the other one is done; data stays where it is.
@@ -261,7 +262,7 @@ impl<'a> Uploads<'a> {
 
     /// Uploads all parts, and says so on the object. Parts that are there already are as good: another client sends the same.
     async fn upload(&self, objects: &Objects, object: &ContainerExec) -> Result<()> {
-        let secrets = Api::<Secret>::namespaced(objects.client.clone(), &objects.namespace);
+        let secrets = Api::<Secret>::namespaced(objects.client(), &objects.namespace);
         let uid = object.uid().unwrap_or_default();
         let owner = object.owner_ref(&()).context("the object has no UID")?;
         let all = stream::iter(0..self.input.digest.parts()).map(|index| {
@@ -317,12 +318,26 @@ where
     let mut tries = 0;
     loop {
         match ask().await {
-            Err(error) if !matches!(error, kube::Error::Api(_)) && tries < TRIES => {
+            Err(error) if is_passing(&error) && tries < TRIES => {
                 tries += 1;
                 tokio::time::sleep(PAUSE).await;
             }
             result => return result,
         }
+    }
+}
+
+/// Whether another try may go well: the API server did not answer, is busy, or has been started again and forgotten the object.
+pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<kube::Error>().is_some_and(|error| {
+        is_passing(error) || matches!(error, kube::Error::Api(error) if matches!(error.code, 401 | 404))
+    })
+}
+
+fn is_passing(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(error) => error.code == 429 || error.code >= 500,
+        _ => true,
     }
 }
 

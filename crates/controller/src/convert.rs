@@ -6,17 +6,17 @@ use std::time::Duration;
 use kube::ResourceExt;
 use oncelet_api::{
     ContainerExec, ContainerPort, ContainerSpec, EnvVar, EnvVarSource, OnDelete, PortProtocol, RERUN_ANNOTATION,
-    VolumeKind, VolumeMount,
+    RETRY_ANNOTATION, VolumeKind, VolumeMount,
 };
 use oncelet_core::{
-    EndedBy, ExecSpec, OnChange, Program, RunName, RunPolicy, Scope, Stdin, StdinDigest, ValueSource, WantedPort,
+    EndedBy, ExecSpec, OnChange, Program, RunId, RunName, RunPolicy, Scope, Stdin, StdinDigest, ValueSource, WantedPort,
 };
 use oncelet_engine::{
     Healthcheck, Mount, MountKind, NetworkRequest, NewContainer, PortRequest, Protocol, RestartPolicy,
 };
 
 /// The name under which the run of `exec` is remembered.
-pub(crate) fn run_name(exec: &ContainerExec) -> RunName {
+pub fn run_name(exec: &ContainerExec) -> RunName {
     // A run key that the schema lets through is a valid name; should a server be laxer, the object's own name serves.
     let key = exec.spec.run_key.clone().and_then(|key| RunName::try_from(key).ok());
     key.unwrap_or_else(|| RunName::of_object(&exec.namespace().unwrap_or_default(), &exec.name_any()))
@@ -74,6 +74,8 @@ pub(crate) fn exec_spec(exec: &ContainerExec) -> ExecSpec {
             _ => Scope::Container,
         },
         rerun: exec.annotations().get(RERUN_ANNOTATION).cloned(),
+        retry: exec.annotations().get(RETRY_ANNOTATION).and_then(|at| at.parse().ok()),
+        shown: exec.status.as_ref().and_then(|status| status.run_id).map(RunId),
         end: end(exec),
     }
 }

@@ -1,5 +1,6 @@
 //! Launches a run.
 
+use kube::runtime::reflector::ObjectRef;
 use oncelet_api::{Capture as Wanted, ContainerExec};
 use oncelet_core::{
     Blocked, Capture, Description, ExecSpec, Input, Reason, Resolved, RunEvent, RunKey, RunRecord, StdinDigest,
@@ -9,7 +10,7 @@ use oncelet_engine::{Container, ContainerState, ErrorKind, ExecId, NewExec};
 use oncelet_faults::gives_up;
 use oncelet_store::{Advance, Claim, Lease, NewRun, Store};
 
-use crate::act::{SOON, Shown, blocked_by_engine};
+use crate::act::{SOON, Shown, What, blocked_by_engine};
 use crate::context::{Ctx, one_line};
 use crate::follow::supervised::{Step, watch};
 use crate::follow::{Run, attached};
@@ -50,6 +51,10 @@ pub(crate) async fn launch(
         Ok(watcher) => watcher,
         Err(blocked) => return Shown::waiting(blocked),
     };
+    // Putting the supervisor in place takes its time, and a request may be withdrawn meanwhile.
+    if !is_wanted(ctx, exec) {
+        return Shown { what: What::Nothing, retry: None };
+    }
     let engine_id = match ctx.engine.identity().await {
         Ok(identity) => identity,
         Err(error) => return Shown::waiting(blocked_by_engine(&error)),
@@ -122,6 +127,12 @@ pub(crate) async fn launch(
         }
         Err(None) => Shown::again(),
     }
+}
+
+/// Whether the object is still there to ask for it.
+fn is_wanted(ctx: &Ctx, exec: &ContainerExec) -> bool {
+    let now = ctx.execs.get(&ObjectRef::from_obj(exec));
+    now.is_some_and(|now| now.metadata.uid == exec.metadata.uid && now.metadata.deletion_timestamp.is_none())
 }
 
 /// Puts a supervisor in place, if one is wanted and can be had.

@@ -40,7 +40,7 @@ mod work;
 
 pub use collect::{Collected, Fate, collect};
 pub use container::remove_sessions;
-pub use convert::program;
+pub use convert::{program, run_name};
 pub use engines::Session;
 pub use gate::StoreGate;
 pub use progress::Progress;

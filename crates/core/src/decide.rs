@@ -215,11 +215,13 @@ pub fn decide(spec: &ExecSpec, observed: Observed, now: Timestamp) -> Decision {
     match memory {
         Memory::Unavailable { message } => wait(Blocked { reason: Reason::StoreUnavailable, message }),
         Memory::NeverRan { .. } if spec.end.is_some() => wait(not_to_be_started()),
-        Memory::FailedToStart { record, .. } if spec.end.is_some() => wait_showing(not_to_be_started(), Some(record)),
+        Memory::FailedToStart { record, .. } if spec.end.is_some() => {
+            wait_showing(not_to_be_started(), known_to(spec, record))
+        }
         Memory::NeverRan { inputs } => launch(spec, container_id, ready, inputs, None),
         Memory::FailedToStart { record, inputs } => match pause_before_retry(spec, &record, now) {
             Some(retry) => Decision::RetryStart { record, retry },
-            None => launch(spec, container_id, ready, inputs, Some(record)),
+            None => launch(spec, container_id, ready, inputs, known_to(spec, record)),
         },
         Memory::Ran { record, ownership } => match ownership {
             Ownership::Nobody => show(spec, record),
@@ -295,13 +297,23 @@ fn launch(
     }
 }
 
+/// The failed try, where it is one of this object's, or one that it has shown already. A failure of an earlier object is no
+/// answer to a new one.
+fn known_to(spec: &ExecSpec, record: Box<RunRecord>) -> Option<Box<RunRecord>> {
+    (record.object_uid == spec.uid || spec.shown == Some(record.id)).then_some(record)
+}
+
 /// How long until a program that failed to start may be tried again; `None` for now.
 ///
-/// The cause may go away without a sign (the command gets installed), so tries go on, from 1 s doubling to
-/// 256 s. Another object or another program need not wait: somebody has just changed something.
+/// The cause may go away without a sign (the command gets installed), so tries go on, from 1 s doubling to 256 s. A new
+/// object, another program and whoever asks for it need not wait: somebody has just changed something. Of two objects that
+/// share the run each does so once, or they would take turns without a pause.
 fn pause_before_retry(spec: &ExecSpec, record: &RunRecord, now: Timestamp) -> Option<Duration> {
     let RunState::Ended { finished_at, .. } = &record.state else { return None };
-    if record.object_uid != spec.uid || record.program != spec.program {
+    let is_new = record.object_uid != spec.uid && spec.shown != Some(record.id);
+    // A moment that has not come yet would have every try until then repeated at once.
+    let is_asked_for = spec.retry.is_some_and(|before| *finished_at < before && before <= now);
+    if is_new || is_asked_for || record.program != spec.program {
         return None;
     }
     let pause = Duration::from_secs(1 << (record.attempt.clamp(1, 9) - 1));

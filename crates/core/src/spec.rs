@@ -1,6 +1,8 @@
 //! What the user asks for, beside the program itself.
 
-use crate::{EndedBy, Program, RunKey, RunName};
+use jiff::Timestamp;
+
+use crate::{EndedBy, Program, RunId, RunKey, RunName};
 
 /// Everything about one `ContainerExec` object that the decision depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,10 @@ pub struct ExecSpec {
     pub scope: Scope,
     /// The value of the `oncelet.dev/rerun` annotation: one more run for each new value.
     pub rerun: Option<String>,
+    /// The value of the `oncelet.dev/retry` annotation: a start that failed before this moment is tried again at once.
+    pub retry: Option<Timestamp>,
+    /// The run that the object's status shows: what is shown there is nothing new to the object.
+    pub shown: Option<RunId>,
     /// Who wants the program to be over, if somebody does: it is not started then, and ended where it runs.
     pub end: Option<EndedBy>,
 }

@@ -95,6 +95,8 @@ impl World {
                 on_change,
                 scope: Scope::Container,
                 rerun: None,
+                retry: None,
+                shown: None,
                 end: None,
             },
             uids: 0,

@@ -158,6 +158,12 @@ impl Error {
         }
     }
 
+    /// Whether the name that was asked for is the beginning of several IDs.
+    pub fn is_ambiguous(&self) -> bool {
+        let says = |message: &str| ["Multiple IDs found", "more than one result"].iter().any(|it| message.contains(it));
+        matches!(self, Self::Rejected { message, .. } if says(message))
+    }
+
     pub(crate) fn unreachable(endpoint: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Unreachable { endpoint: endpoint.to_owned(), source: source.into().into() }
     }
@@ -186,6 +192,8 @@ impl Error {
     /// Podman answers 500 where Docker answers 409, so that the text has to decide there.
     pub(crate) fn about_container(self, container: &str) -> Self {
         match self {
+            // Podman answers 404 to that, too.
+            ambiguous if ambiguous.is_ambiguous() => ambiguous,
             Self::Rejected { status: 404, .. } => Self::NotFound { what: format!("container {container}") },
             Self::Rejected { status: 409 | 500, message } if says_not_running(&message) => {
                 Self::ContainerNotRunning { container: container.to_owned(), message }
@@ -228,6 +236,17 @@ mod tests {
             rejected(404, "No such container: x").to_string(),
             "container c1 does not exist in the container engine"
         );
+    }
+
+    #[test]
+    fn the_beginning_of_several_ids_is_no_missing_container() {
+        for (status, message) in [
+            (400, "Multiple IDs found with provided prefix: 7"),
+            (404, "more than one result for container ID 3: container already exists"),
+        ] {
+            let error = rejected(status, message);
+            assert!(error.is_ambiguous() && error.kind() == ErrorKind::Rejected, "{error}");
+        }
     }
 
     #[test]

@@ -38,6 +38,8 @@ impl Code {
             on_change: OnChange::Keep,
             scope: Scope::Container,
             rerun: None,
+            retry: None,
+            shown: None,
             end: None,
         };
         let record = RunRecord {

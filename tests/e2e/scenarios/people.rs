@@ -8,13 +8,23 @@ use crate::process::{eventually, oncelet_path, output};
 use crate::world::{World, exec_manifest, sh};
 
 /// `oncelet COMMAND` in the scenario's namespace, with what follows a `--` at its end.
-fn oncelet(world: &World, command: &[&str], program: &[&str]) -> (i32, String, String) {
+pub(crate) fn oncelet(world: &World, command: &[&str], program: &[&str]) -> (i32, String, String) {
+    outcome(oncelet_command(world, command, program).output().unwrap())
+}
+
+pub(crate) fn oncelet_command(world: &World, command: &[&str], program: &[&str]) -> Command {
     let mut oncelet = world.oncelet_command();
     oncelet.args(command).args(["--namespace", &world.namespace]);
     if !program.is_empty() {
         oncelet.arg("--").args(program);
     }
-    let Output { status, stdout, stderr } = oncelet.stdin(Stdio::null()).output().unwrap();
+    oncelet.stdin(Stdio::null());
+    oncelet
+}
+
+/// Exit code, stdout and stderr.
+pub(crate) fn outcome(output: Output) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = output;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
 }
@@ -38,8 +48,10 @@ pub(crate) fn exec_runs_a_program_once_and_ends_as_it_did(world: &mut World) {
     assert_eq!(db.lines("/data/runs.log"), ["run"]);
 
     let (code, _, stderr) = oncelet(world, &["exec", &db.name], &["/bin/no-such-program"]);
-    assert_eq!(code, 126, "{stderr}");
+    assert_eq!(code, 127, "{stderr}");
     assert!(stderr.contains("no-such-program"), "{stderr}");
+    let (code, _, stderr) = oncelet(world, &["exec", &db.name], &["/etc/passwd"]);
+    assert!(code == 126 && stderr.contains("/etc/passwd"), "{stderr}");
     let named = ["exec", "--name", "mine", &db.name];
     assert_eq!(oncelet(world, &named, &["/bin/true"]).0, 0);
     let (code, _, stderr) = oncelet(world, &named, &["/bin/false"]);

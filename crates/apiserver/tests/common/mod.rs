@@ -34,6 +34,7 @@ pub fn config(dir: &TempDir) -> Config {
         parts: Vec::new(),
         advice: Vec::new(),
         persist: false,
+        extensions: Vec::new(),
         now: jiff::Timestamp::now,
     }
 }

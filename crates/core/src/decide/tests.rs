@@ -15,6 +15,8 @@ fn spec() -> ExecSpec {
         on_change: OnChange::Keep,
         scope: Scope::Container,
         rerun: None,
+        retry: None,
+        shown: None,
         end: None,
     }
 }
@@ -234,4 +236,49 @@ fn a_corrected_object_need_not_wait() {
         let decision = decide(&corrected, container(Ok(()), memory()), NOON);
         assert!(matches!(decision, Decision::Launch { .. }), "got {decision:?}");
     }
+}
+
+/// Whoever asks gets a try at once, and one only: the try that is made ends after the moment that was named.
+#[test]
+fn a_retry_that_is_asked_for_is_made_at_once_and_once() {
+    let decide = |retry: i64, now| {
+        let asked = ExecSpec { retry: Some(seconds_later(retry)), ..spec() };
+        let memory = Memory::FailedToStart { record: failed_to_start(9), inputs: inputs() };
+        decide(&asked, container(Ok(()), memory), seconds_later(now))
+    };
+    // The failed try ended at 0.
+    for (retry, now, is_made) in [(1, 1, true), (1, 5, true), (0, 5, false), (-5, 5, false), (60, 5, false)] {
+        let decision = decide(retry, now);
+        let launched = matches!(decision, Decision::Launch { .. });
+        assert_eq!(launched, is_made, "retry {retry} at {now}: {decision:?}");
+    }
+}
+
+/// Two objects of one run key, each of which takes the other's failure for an old one, would start it without a pause.
+#[test]
+fn objects_that_share_a_run_do_not_try_in_turns() {
+    let other = |shown| ExecSpec { uid: "uid-2".into(), shown, ..spec() };
+    let decide = |spec: &ExecSpec| {
+        decide(spec, container(Ok(()), Memory::FailedToStart { record: failed_to_start(3), inputs: inputs() }), NOON)
+    };
+    assert!(matches!(decide(&other(None)), Decision::Launch { .. }));
+    assert!(matches!(decide(&other(Some(RunId(3)))), Decision::Launch { .. }));
+    assert!(matches!(decide(&other(Some(RunId(7)))), Decision::RetryStart { .. }));
+}
+
+/// A new object that cannot start yet must not look as if its own start had failed.
+#[test]
+fn a_failed_start_of_an_earlier_object_is_not_shown_as_that_of_a_new_one() {
+    let last_try = |spec: &ExecSpec| {
+        let memory = Memory::FailedToStart { record: failed_to_start(9), inputs: inputs() };
+        match decide(spec, container(stopped(), memory), seconds_later(86_400)) {
+            Decision::Wait { last_try, .. } => last_try.is_some(),
+            other => panic!("got {other:?}"),
+        }
+    };
+    assert!(last_try(&spec()));
+    let new = ExecSpec { uid: "uid-2".into(), ..spec() };
+    assert!(!last_try(&new));
+    assert!(!last_try(&ExecSpec { end: Some(EndedBy::Stop), ..new.clone() }));
+    assert!(last_try(&ExecSpec { shown: Some(RunId(7)), ..new }));
 }

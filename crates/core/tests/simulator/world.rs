@@ -157,6 +157,8 @@ impl World {
             on_change: OnChange::Keep,
             scope: if random.once_in(6) { Scope::Name("team/db".into()) } else { Scope::Container },
             rerun: None,
+            retry: None,
+            shown: None,
             end: None,
         }
     }

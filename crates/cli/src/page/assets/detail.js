@@ -122,9 +122,12 @@ export class Detail {
 
   #output(it) {
     if (it.run === null || it.run === undefined) return el("p", { className: "dim pad" }, "It has not run, so there is no output.");
-    if (this.#log?.run !== it.run) {
+    // A start that failed is tried again under the number of the same run, with an output of its own.
+    const which = `${it.run} ${it.state === "FailedToStart"}`;
+    if (this.#log?.which !== which) {
       this.#log?.close();
       this.#log = new Log(it.run);
+      this.#log.which = which;
     }
     return this.#log.node;
   }
