@@ -63,9 +63,9 @@ async fn run(args: Args) -> Result<ExitCode> {
         }
         Command::Runs(command) => runs::run(command).await,
         Command::Logs(args) => commands::logs::logs(args).await,
-        Command::Wait(args) => return commands::wait::wait(args).await,
+        Command::Wait(args) => return Box::pin(commands::wait::wait(args)).await,
         Command::Exec(args) => return Box::pin(commands::exec::exec(args)).await,
-        Command::Rerun(args) => return commands::wait::rerun(args).await,
+        Command::Rerun(args) => return Box::pin(commands::wait::rerun(args)).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "oncelet", &mut std::io::stdout());
