@@ -23,22 +23,7 @@ use row::Pair;
 use world::{Server, World};
 
 /// Rows whose right value is in the table and that are known to fail.
-const PENDING: &[&str] = &[
-    // Whatever a program may do with its stdout: opened again, a file is truncated and a pipe is not.
-    "stdout_is_opened_again",
-    "stderr_is_opened_again",
-    "stdin_stdout_and_stderr_are_what_they_are_under_docker",
-    // The time limit of oncelet exec, its words about an empty name, and 127.
-    "no_such_container",
-    "a_stopped_container",
-    "a_paused_container",
-    "no_container_at_all",
-    "no_such_command",
-    "no_such_path",
-    "a_path_without_the_command",
-    "a_bad_interpreter",
-    "a_script_with_windows_newlines",
-];
+const PENDING: &[&str] = &[];
 
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();

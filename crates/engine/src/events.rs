@@ -1,6 +1,10 @@
 //! What happens to an engine's containers, as it happens.
 
-use std::{collections::HashMap, pin::Pin, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use bollard::{errors::Error as BollardError, models::EventMessage, query_parameters::EventsOptionsBuilder};
 use futures::{Stream, StreamExt, stream};
@@ -103,17 +107,21 @@ impl Engine {
         Ok(ends.min())
     }
 
-    /// The exits of execs in `container` that the engine has recorded in the last `past` (and a second).
-    pub(crate) async fn recent_exec_exits(
+    /// The exits of execs in `container` that the engine has recorded since `begun`.
+    pub(crate) async fn exec_exits_since(
         &self,
         container: &ContainerId,
-        past: Duration,
+        begun: Instant,
     ) -> Result<Vec<(Option<ExecId>, i64)>, Error> {
-        let past = jiff::SignedDuration::try_from(past + Duration::from_secs(1)).unwrap_or(jiff::SignedDuration::MAX);
-        let since = self.now().await?.checked_sub(past).unwrap_or(Timestamp::UNIX_EPOCH);
-        let exits = self.past_events(container, since).await?.into_iter().filter_map(|event| match event {
-            EngineEvent::Container { action: ContainerAction::ExecDie { exec, exit_code }, .. } => {
-                Some((exec, exit_code?))
+        let now = self.now().await?;
+        // In this order: what the answer took makes the time earlier, and nothing is missed.
+        let past = jiff::SignedDuration::try_from(begun.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
+        let since = now.checked_sub(past).unwrap_or(Timestamp::UNIX_EPOCH);
+        // Engines may take whole seconds only.
+        let from = since.checked_sub(jiff::SignedDuration::from_secs(1)).unwrap_or(Timestamp::UNIX_EPOCH);
+        let exits = self.past_events(container, from).await?.into_iter().filter_map(|event| match event {
+            EngineEvent::Container { action: ContainerAction::ExecDie { exec, exit_code }, time, .. } => {
+                (time >= since).then_some((exec, exit_code?))
             }
             _ => None,
         });

@@ -74,8 +74,9 @@ impl Case {
             Product::Podman => {
                 let report = start_failure::podman_report(&stderr).filter(|_| stdout.is_empty());
                 let Some(message) = report else { return Ok(None) };
-                // Its log may be switched off; then the report alone has to do.
-                let ran = self.exit_is_recorded(exit_code, PATIENT).await.unwrap_or(false);
+                // Its log may be switched off; then the report alone has to do. It also has to where a supervisor was to start: the
+                // log does not name execs, an earlier one may have ended with the same code, and the gate lets nothing run twice.
+                let ran = self.life.is_some() && self.exit_is_recorded(exit_code, PATIENT).await.unwrap_or(false);
                 Ok((!ran).then(|| failed_to_start(message)))
             }
         }
@@ -156,7 +157,7 @@ impl Case {
     async fn exit_is_recorded(&self, exit_code: i64, waits: &[u64]) -> Result<bool, Error> {
         for wait in waits {
             sleep(Duration::from_millis(*wait)).await;
-            let exits = self.engine.recent_exec_exits(&self.container, self.begun.elapsed()).await?;
+            let exits = self.engine.exec_exits_since(&self.container, self.begun).await?;
             let ours = |exec: &Option<_>| exec.as_ref().is_none_or(|exec| *exec == self.exec);
             if exits.iter().any(|(exec, code)| *code == exit_code && ours(exec)) {
                 return Ok(true);
