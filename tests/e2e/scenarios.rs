@@ -239,6 +239,7 @@ scenarios! {
     one_run::{
         every_spelling_of_a_container_is_one_run_and_one_object,
         a_follower_ends_with_its_run_when_the_container_is_replaced,
+        a_follower_ends_when_the_container_is_removed,
         the_log_endpoint_stays_with_the_run_that_it_opened,
         a_name_goes_with_the_container_that_is_meant_now,
         a_container_that_cannot_be_meant_is_refused_before_anything_is_made,

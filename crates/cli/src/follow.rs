@@ -58,6 +58,8 @@ pub(crate) struct Follow<'a> {
     retried: Option<Timestamp>,
     /// What a recorded outcome is introduced with.
     memory: Option<&'static str>,
+    /// The run was going on when it was looked at: its end is no news from memory.
+    is_live: bool,
     /// What the program reads from stdin, to be uploaded when the object waits for it.
     uploads: Option<Uploads<'a>>,
 }
@@ -98,6 +100,7 @@ impl<'a> Follow<'a> {
             has_waited: false,
             retried: None,
             memory: None,
+            is_live: false,
             uploads: None,
         }
     }
@@ -263,7 +266,10 @@ impl<'a> Follow<'a> {
                 return Ok(Some(code));
             }
             Look::Starts => self.line.waits(format!("{} is being started", self.name)),
-            Look::Runs { run } => self.print(object, &run),
+            Look::Runs { run } => {
+                self.is_live = true;
+                self.print(object, &run);
+            }
             Look::Over { run, message, code } => {
                 self.print(object, &run);
                 self.introduce(&status);
@@ -332,7 +338,7 @@ impl<'a> Follow<'a> {
         // What our own request started before it was made again is no memory.
         let is_ours = self.asked_again && started.is_none_or(|started| started >= self.since);
         let is_known = self.memory == Some(tracker::RAN_BEFORE) || status.restored == Some(true);
-        if is_known && !is_ours && self.memory != Some(tracker::RUNS_ALREADY) {
+        if is_known && !is_ours && !self.is_live && self.memory != Some(tracker::RUNS_ALREADY) {
             let at = |at: Option<Timestamp>| at.map_or_else(|| "a time not known".to_owned(), |at| format!("{at:.0}"));
             let finished = status.finish_timestamp.as_ref().map(|at| at.0);
             self.line.say(&format!(

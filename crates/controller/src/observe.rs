@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use oncelet_api::{ContainerExec, ExecState, WaitFor, condition};
-use oncelet_core::{Blocked, ExecSpec, Inputs, Memory, Observed, Ownership, Reason, resolve};
+use oncelet_core::{Blocked, ExecSpec, Inputs, Memory, Observed, Ownership, Reason, RunRecord, resolve};
 use oncelet_engine::{Container, ContainerState, Health};
 use oncelet_store::Logs;
 use tokio::time::Instant;
@@ -37,7 +37,7 @@ impl Observation {
 
     /// Whether it tells of a container that is still to be looked at.
     pub(crate) fn is_partial(&self) -> bool {
-        self.container.is_none() && matches!(self.observed, Observed::Container { .. })
+        self.container.is_none() && matches!(self.observed, Observed::Container { ready: Ok(()), .. })
     }
 
     /// Why no program can start in the container now.
@@ -65,7 +65,7 @@ pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) ->
     }
     let container = match target(ctx, exec).await {
         Ok(container) => container,
-        Err(blocked) => return Ok(Observation::of_nothing(blocked)),
+        Err(blocked) => return Ok(without_container(ctx, exec, spec, blocked).await),
     };
     let (memory, logs) = memory(ctx, exec, spec, &container).await?;
     let ready = match ready(&container, exec.spec.wait_for.unwrap_or_default()) {
@@ -80,6 +80,32 @@ pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) ->
     };
     let observed = Observed::Container { id: container.id.to_string(), ready, memory };
     Ok(Observation { since, container: Some(container), observed, logs })
+}
+
+/// Where the container is not to be had. The run that the object shows is still known, and its end is not to be missed because
+/// the container is gone.
+async fn without_container(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, blocked: Blocked) -> Observation {
+    let since = Instant::now();
+    let shown = exec.status.as_ref().filter(|status| status.run_id.is_some());
+    let Some(id) = shown.and_then(|status| status.container_id.clone()) else {
+        return Observation::of_nothing(blocked);
+    };
+    let found = match ctx.store.get() {
+        Ok(store) => store.recall(&spec.key(&id)).await.ok().flatten(),
+        Err(_) => None,
+    };
+    match found {
+        Some((record, ownership, logs)) if !record.may_be_claimed_again() => {
+            let memory = ran(ctx, record, ownership);
+            Observation {
+                since,
+                container: None,
+                observed: Observed::Container { id, ready: Err(blocked), memory },
+                logs,
+            }
+        }
+        _ => Observation::of_nothing(blocked),
+    }
 }
 
 /// The outcome of a run that the object shows going on in a container that runs. It shows without a look at the engine, which
@@ -197,12 +223,15 @@ async fn memory(
             let inputs = inputs_of(ctx, exec, spec, container).await?;
             (Memory::FailedToStart { record: Box::new(record), inputs }, None)
         }
-        Some((record, ownership, logs)) => {
-            let abandoned = ownership == Ownership::Mine && !ctx.runs.has(&record.key);
-            let ownership = if abandoned { Ownership::Gone } else { ownership };
-            (Memory::Ran { record: Box::new(record), ownership }, logs)
-        }
+        Some((record, ownership, logs)) => (ran(ctx, record, ownership), logs),
     })
+}
+
+/// A run of ours that nobody looks after counts as that of a daemon that is gone.
+fn ran(ctx: &Ctx, record: RunRecord, ownership: Ownership) -> Memory {
+    let abandoned = ownership == Ownership::Mine && !ctx.runs.has(&record.key);
+    let ownership = if abandoned { Ownership::Gone } else { ownership };
+    Memory::Ran { record: Box::new(record), ownership }
 }
 
 async fn inputs_of(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, container: &Container) -> Result<Inputs, Error> {

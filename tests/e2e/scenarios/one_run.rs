@@ -107,6 +107,32 @@ pub(crate) fn a_follower_ends_with_its_run_when_the_container_is_replaced(world:
     }
 }
 
+/// The container goes, and no other one comes in its place.
+pub(crate) fn a_follower_ends_when_the_container_is_removed(world: &mut World) {
+    world.start();
+    let db = world.container("db");
+    let script = "echo begins; sleep 1000";
+    let exec = oncelet_command(world, &["exec", "--name", "job", &db.name], &["/bin/sh", "-c", script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("there is an object", || execs(world).iter().any(|it| it.ends_with("job")).then_some(()));
+    world.wait("job", "Started");
+    let wait =
+        oncelet_command(world, &["wait", "job"], &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    db.remove();
+    for client in [exec, wait] {
+        let (code, stdout, stderr) = outcome(client.wait_with_output().unwrap());
+        assert_eq!((code, stdout.as_str()), (125, "begins\n"), "{stderr}");
+        assert!(stderr.contains("while the program ran"), "{stderr}");
+    }
+    // The object that is still there says so, and the program runs once more where the container is made again.
+    assert_eq!(world.completed("job")["state"], "Interrupted");
+    db.create_again();
+    eventually("it runs in the new container", || (world.status("job")["state"] == "Running").then_some(()));
+}
+
 pub(crate) fn the_log_endpoint_stays_with_the_run_that_it_opened(world: &mut World) {
     world.start();
     let db = world.container("db");

@@ -252,6 +252,10 @@ pub(crate) fn a_removed_container_interrupts_what_ran_in_it(world: &mut World) {
     let may_stop_first = docker(&["version"]).unwrap().contains("Podman");
     let says = |what: &str| shown.contains(&format!("the container {what} while the program ran"));
     assert!(says("was removed") || (may_stop_first && says("stopped")), "{shown}");
+    // The object does not go on showing it as running, although its container is gone for good.
+    let status = world.completed("job");
+    assert_eq!(status["state"], "Interrupted", "{status:#}");
+    world.condition("cexec", "job", "ContainerReady", "False", "ContainerNotFound");
 }
 
 pub(crate) fn a_pause_of_the_container_is_no_end(world: &mut World) {
