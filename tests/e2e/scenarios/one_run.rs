@@ -91,6 +91,10 @@ pub(crate) fn a_follower_ends_with_its_run_when_the_container_is_replaced(world:
         for (client, output) in [(exec, "first begins\n"), (waiting, "")] {
             let (code, stdout, stderr) = outcome(client.wait_with_output().unwrap());
             assert_eq!((code, stdout.as_str()), (125, output), "{stderr}");
+            // Between a removal and the next container the end of the run may be seen.
+            if !is_renamed && stderr.contains("while the program ran") {
+                continue;
+            }
             for part in [
                 format!("{} was replaced", db.name),
                 format!("oncelet runs show {run}"),
