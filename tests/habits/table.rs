@@ -200,7 +200,7 @@ fn containers() -> Vec<Row> {
         )
     };
     vec![
-        waits("no_such_container", Place::Missing, "has no container"),
+        row("no_such_container", &["true"]).at(Place::Missing).differs("the words are ours", 1, "", "has no container"),
         waits("a_stopped_container", Place::Stopped, "has stopped"),
         waits("a_paused_container", Place::Paused, "is paused"),
         row("no_container_at_all", &["true"]).named_by(By::Nothing).differs(
