@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes an image with PostgreSQL, oncelet-demo/postgres:2, in the engine, from what Debian's package put on this machine: nothing
+# Makes an image with PostgreSQL, oncelet-demo/postgres:1, in the engine, from what Debian's package put on this machine: nothing
 # is pulled. It starts in the phases of the official image, with POSTGRES_PASSWORD, POSTGRES_USER, POSTGRES_DB and the scripts in
 # /docker-entrypoint-initdb.d. Its database is in /data, and takes connections on its socket without a password.
 #
@@ -12,7 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=hack/images.sh
 source "$(dirname "${BASH_SOURCE[0]}")/images.sh"
 
-IMAGE=oncelet-demo/postgres:2
+IMAGE=oncelet-demo/postgres:1
 PROGRAMS=(initdb pg_ctl postgres psql pg_isready)
 
 url='' install=${CI:-}

@@ -21,7 +21,7 @@ use page::{Page, Step};
 use shell::Shell;
 
 /// What pages ask for, and what stands in for it (hack/test-image.sh, hack/postgres-image.sh).
-const IMAGES: [(&str, &str); 2] = [("busybox:1", "oncelet-demo/busybox:1"), ("postgres:17", "oncelet-demo/postgres:2")];
+const IMAGES: [(&str, &str); 2] = [("busybox:1", "oncelet-demo/busybox:1"), ("postgres:17", "oncelet-demo/postgres:1")];
 
 fn main() -> ExitCode {
     let args = Arguments::from_args();

@@ -13,7 +13,7 @@ pub(crate) const IMAGE: &str = "oncelet-demo/busybox:1";
 
 /// The image that `hack/postgres-image.sh` makes, where it can.
 #[allow(dead_code, reason = "one suite needs it")]
-pub(crate) const POSTGRES: &str = "oncelet-demo/postgres:2";
+pub(crate) const POSTGRES: &str = "oncelet-demo/postgres:1";
 
 /// The image that `hack/mariadb-image.sh` makes, where it can.
 #[allow(dead_code, reason = "one suite needs it")]
