@@ -58,8 +58,8 @@ pub(crate) struct Follow<'a> {
     retried: Option<Timestamp>,
     /// What a recorded outcome is introduced with.
     memory: Option<&'static str>,
-    /// The run was going on when it was looked at: its end is no news from memory.
-    is_live: bool,
+    /// The run that was seen going on: its end is no news from memory.
+    live: Option<i64>,
     /// What the program reads from stdin, to be uploaded when the object waits for it.
     uploads: Option<Uploads<'a>>,
 }
@@ -100,7 +100,7 @@ impl<'a> Follow<'a> {
             has_waited: false,
             retried: None,
             memory: None,
-            is_live: false,
+            live: None,
             uploads: None,
         }
     }
@@ -267,7 +267,7 @@ impl<'a> Follow<'a> {
             }
             Look::Starts => self.line.waits(format!("{} is being started", self.name)),
             Look::Runs { run } => {
-                self.is_live = true;
+                self.live = Some(run.id);
                 self.print(object, &run);
             }
             Look::Over { run, message, code } => {
@@ -338,7 +338,7 @@ impl<'a> Follow<'a> {
         // What our own request started before it was made again is no memory.
         let is_ours = self.asked_again && started.is_none_or(|started| started >= self.since);
         let is_known = self.memory == Some(tracker::RAN_BEFORE) || status.restored == Some(true);
-        if is_known && !is_ours && !self.is_live && self.memory != Some(tracker::RUNS_ALREADY) {
+        if is_known && !is_ours && self.live.is_none() && self.memory != Some(tracker::RUNS_ALREADY) {
             let at = |at: Option<Timestamp>| at.map_or_else(|| "a time not known".to_owned(), |at| format!("{at:.0}"));
             let finished = status.finish_timestamp.as_ref().map(|at| at.0);
             self.line.say(&format!(
