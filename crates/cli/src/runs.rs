@@ -101,15 +101,18 @@ struct Full<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct OutputOf<'a> {
     bytes: u64,
     truncated: bool,
+    held_open: bool,
     tail: std::borrow::Cow<'a, str>,
 }
 
 impl<'a> From<&'a LogSummary> for OutputOf<'a> {
     fn from(log: &'a LogSummary) -> Self {
-        Self { bytes: log.bytes, truncated: log.truncated, tail: String::from_utf8_lossy(&log.tail) }
+        let LogSummary { bytes, truncated, held_open, .. } = *log;
+        Self { bytes, truncated, held_open, tail: String::from_utf8_lossy(&log.tail) }
     }
 }
 
@@ -177,7 +180,8 @@ fn lines(values: impl Iterator<Item = String>) -> String {
 
 fn bytes(log: &LogSummary) -> String {
     let cut = if log.truncated { ", not all of it kept" } else { "" };
-    format!("{} bytes{cut}", log.bytes)
+    let held = if log.held_open { ", held open by processes that the program started" } else { "" };
+    format!("{} bytes{cut}{held}", log.bytes)
 }
 
 /// The run that a person means: a number, a full name, or an object's name in whatever namespace.

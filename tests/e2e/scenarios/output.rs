@@ -138,6 +138,7 @@ pub(crate) fn a_server_that_is_left_behind_costs_no_disk_and_status_says_so(worl
     assert_eq!((&status["exitCode"], &status["stdout"]["heldOpen"]), (&0.into(), &true.into()), "{status:#}");
     assert!(status["message"].as_str().unwrap().contains("still hold its output open"), "{status:#}");
     assert!(world.kubectl(&["describe", "cexec", "job"]).unwrap().contains("still hold its output open"));
+    assert!(world.oncelet(&["runs", "show", "job"]).unwrap().contains("held open by processes"));
     let written = || db.lines("/data/n").first().and_then(|line| line.parse::<u64>().ok());
     let before = written().unwrap_or_default();
     eventually("it writes on", || (written()? > before + 30).then_some(()));
