@@ -164,7 +164,7 @@ impl<'a> Follow<'a> {
                     change = changes.next() => match change {
                         Some(Ok(Some(object))) => Event::Object(Box::new(object)),
                         Some(Ok(None)) => Event::Gone,
-                        Some(Err(error)) => Event::Disconnected(error.to_string()),
+                        Some(Err(error)) => Event::Disconnected(root_cause(&error)),
                         None => Event::Disconnected("the watch ended".to_owned()),
                     },
                     signal = next(signals) => Event::Signal(signal),
@@ -472,6 +472,15 @@ async fn next(signals: Option<&mut Signals>) -> u8 {
         Some(signals) => signals.next().await,
         None => std::future::pending().await,
     }
+}
+
+/// What is at the bottom of an error: "Connection refused", and not by whom it was handed on.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 async fn at(time: Option<Instant>) {
