@@ -11,26 +11,25 @@
 //! The container's disk is the witness, the stream only the fast way: whatever happens to this process or to the engine,
 //! the next look finds there what became of the program.
 
+mod evidence;
 mod fetch;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use oncelet_core::{
-    Description, EndedBy, Finding, Gate, Life, Outcome, RunEvent, RunRecord, RunState, Witnessed, abandoned, examine,
-};
-use oncelet_engine::supervise::{
-    Claim, Exit, Record, StdinSource, StopReason, SupervisedEnd, SupervisedEvent, SupervisedRun,
-};
-use oncelet_engine::{ContainerId, ContainerState, Error as EngineError, ExecId, OutputStream};
+use oncelet_core::{Finding, Life, Outcome, RunEvent, RunRecord, RunState, abandoned};
+use oncelet_engine::supervise::{Exit, Record, StdinSource, SupervisedEnd, SupervisedEvent, SupervisedRun};
+use oncelet_engine::{ContainerId, Error as EngineError, ExecId, OutputStream};
 use oncelet_faults::gives_up;
 use oncelet_store::{Store, Stream};
 use tokio::time::Instant;
 
 use super::output::{FLUSH, Outputs};
-use super::{GRACE, LOOK, Run, finish, hint, record};
+use super::{GRACE, LOOK, Run, finish, record};
 use crate::context::{Ctx, one_line};
 use crate::lives;
+use evidence::{Seen, described, witnessed};
+pub(crate) use evidence::{container_of, exec_id, look};
 use fetch::{Fetched, MUCH, SOME};
 
 /// How long before something is looked at again that settles within moments.
@@ -47,37 +46,6 @@ pub(crate) enum Step {
     Examine,
     /// Listen to its supervisor.
     Follow,
-}
-
-/// What is known of a run beside the store.
-pub(crate) struct Seen {
-    /// What follows.
-    pub(crate) finding: Finding,
-    gate: Gate,
-    life: Life,
-    record: Option<Record>,
-}
-
-/// Looks at the container's disk, its life and the exec.
-///
-/// # Guarantees
-/// Each is looked at after what it could overtake: an exec that is over has left its traces in the gate, and so has a
-/// container that has stopped.
-pub(crate) async fn look(ctx: &Ctx, run: &RunRecord) -> Result<Seen, EngineError> {
-    let hint = match exec_id(&run.state) {
-        Some(exec_id) => Some(hint(ctx.engine.inspect_exec(&exec_id).await?)),
-        None => None,
-    };
-    let container = container_of(run)?;
-    let mut life = life_of(ctx, &container).await?;
-    let record = ctx.engine.read_record(&container, &run.key.digest()).await?;
-    if record.is_none() {
-        // The disk may have gone between the two looks.
-        life = life_of(ctx, &container).await?;
-    }
-    let gate = record.as_ref().map_or(Gate::Open, gate);
-    let finding = examine(&run.state, &gate, &life, hint).of_program(&run.program);
-    Ok(Seen { finding, gate, life, record })
 }
 
 /// Looks after `run` from `step` on.
@@ -424,74 +392,6 @@ impl Watch {
         }
         self.ctx.wake(&self.record.key.name);
     }
-}
-
-/// The container of a run. It was stored as the engine gave it; should it be no ID, nothing can be asked of it.
-pub(crate) fn container_of(run: &RunRecord) -> Result<ContainerId, EngineError> {
-    run.container_id.parse().map_err(|_| EngineError::InvalidRequest {
-        message: format!("run {} is of a container whose ID is none: {:?}", run.id, run.container_id),
-    })
-}
-
-/// The exec of an open run; an ID that is none is not known to the engine either.
-pub(crate) fn exec_id(state: &RunState) -> Option<ExecId> {
-    match state {
-        RunState::Starting { exec_id } | RunState::Running { exec_id, .. } => exec_id.parse().ok(),
-        RunState::Claimed | RunState::Ended { .. } => None,
-    }
-}
-
-async fn life_of(ctx: &Ctx, container: &ContainerId) -> Result<Life, EngineError> {
-    Ok(match ctx.engine.container(container.as_str()).await? {
-        Some(container) => life(&container.state),
-        None => Life::Gone,
-    })
-}
-
-fn life(state: &ContainerState) -> Life {
-    match state {
-        ContainerState::Running { started_at } => Life::Runs { since: *started_at },
-        ContainerState::Paused => Life::Runs { since: None },
-        ContainerState::Exited { finished_at, .. } => Life::Stopped { since: *finished_at },
-        // Between two lives nothing runs in it.
-        ContainerState::Restarting | ContainerState::Created => Life::Stopped { since: None },
-        // Its disk goes before it does.
-        ContainerState::Removing | ContainerState::Dead => Life::Gone,
-    }
-}
-
-fn gate(record: &Record) -> Gate {
-    match &record.exit {
-        Some(exit) => Gate::Recorded(witnessed(exit)),
-        None => Gate::Closed {
-            claimed_at: record.claim.as_ref().map(|claim| time(claim.at_us)),
-            started_at: record.started.as_ref().map(|started| time(started.at_us)),
-            container_started_at: record.claim.as_ref().and_then(described).and_then(|it| it.container_started_at),
-        },
-    }
-}
-
-/// What lies beside a claim.
-fn described(claim: &Claim) -> Option<Description> {
-    serde_json::from_value(claim.description.clone()).ok()
-}
-
-fn witnessed(exit: &Exit) -> Witnessed {
-    Witnessed {
-        started_at: time(exit.started_us),
-        finished_at: time(exit.finished_us),
-        exit_code: exit.end.exit_code(),
-        ended_by: exit.stopped.as_ref().map(|stopped| match stopped.by {
-            StopReason::Stop => EndedBy::Stop,
-            StopReason::Timeout => EndedBy::Timeout,
-            StopReason::Delete => EndedBy::Delete,
-        }),
-    }
-}
-
-/// A time in the record. One that is none says that its clock was wrong.
-fn time(us: i64) -> Timestamp {
-    Timestamp::from_microsecond(us).unwrap_or_default()
 }
 
 fn stored(stream: OutputStream) -> Stream {
