@@ -54,8 +54,6 @@ trap 'rm -rf "$work"' EXIT
 root=$work/root
 mkdir -p "$root"/{bin,data,etc,tmp,run,usr/bin,"usr/lib/postgresql/$version","usr/share/postgresql"}
 
-mkdir -p "$root"/{bin,data,etc,tmp,run,usr/bin,"usr/lib/postgresql/$version","usr/share/postgresql"}
-
 mkdir "$root/usr/lib/postgresql/$version/bin"
 for program in "${PROGRAMS[@]}"; do
 	cp "$bin/$program" "$root/usr/lib/postgresql/$version/bin/"

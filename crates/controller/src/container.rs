@@ -218,7 +218,7 @@ pub(crate) async fn publish(
         return Ok(Action::requeue(STALE));
     }
     let seen = container.status.as_ref().and_then(|old| old.observed_generation);
-    for event in warnings(seen, status.observed_generation, &container.spec.warnings()) {
+    for event in warnings(seen, status.observed_generation, || container.spec.warnings()) {
         ctx.events.tell(container, event);
     }
     let trouble = match &result {

@@ -57,11 +57,15 @@ impl Events {
 
 /// The events for what is hardly meant in a spec, where it has just been looked at for the first time in this generation:
 /// `seen` is the generation that the object's status was about before.
-pub(crate) fn warnings(seen: Option<i64>, generation: Option<i64>, warnings: &[Warning]) -> Vec<Event> {
+pub(crate) fn warnings(
+    seen: Option<i64>,
+    generation: Option<i64>,
+    warnings: impl FnOnce() -> Vec<Warning>,
+) -> Vec<Event> {
     if seen == generation {
         return Vec::new();
     }
-    warnings.iter().map(|it| event(EventType::Warning, "Validate", it.reason, &it.text())).collect()
+    warnings().iter().map(|it| event(EventType::Warning, "Validate", it.reason, &it.text())).collect()
 }
 
 /// An event about the object that it is told of.

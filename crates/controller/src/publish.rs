@@ -64,7 +64,7 @@ pub(crate) async fn publish(
             }
         }
         let seen = exec.status.as_ref().and_then(|old| old.observed_generation);
-        let warnings = warnings(seen, status.observed_generation, &exec.spec.warnings());
+        let warnings = warnings(seen, status.observed_generation, || exec.spec.warnings());
         for event in warnings.into_iter().chain(story(exec.status.as_ref(), &status)) {
             ctx.events.tell(exec, event);
         }

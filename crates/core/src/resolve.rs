@@ -231,13 +231,8 @@ fn config_map_key(
     optional: bool,
     sources: &Sources,
 ) -> Result<Option<Vec<u8>>, MissingInput> {
-    let missing = |what: String| MissingInput::ConfigMap { field: field.to_owned(), what };
-    match sources.config_maps.get(name).map(|data| data.get(key)) {
-        Some(Some(bytes)) => Ok(Some(bytes.clone())),
-        _ if optional => Ok(None),
-        Some(None) => Err(missing(format!("ConfigMap {name:?} has no key {key:?}"))),
-        None => Err(missing(format!("ConfigMap {name:?} not found"))),
-    }
+    key_of("ConfigMap", &sources.config_maps, name, key, optional)
+        .map_err(|what| MissingInput::ConfigMap { field: field.to_owned(), what })
 }
 
 fn secret_key(
@@ -247,12 +242,23 @@ fn secret_key(
     optional: bool,
     sources: &Sources,
 ) -> Result<Option<Vec<u8>>, MissingInput> {
-    let missing = |what: String| MissingInput::Secret { field: field.to_owned(), what };
-    match sources.secrets.get(name).map(|data| data.get(key)) {
+    key_of("Secret", &sources.secrets, name, key, optional)
+        .map_err(|what| MissingInput::Secret { field: field.to_owned(), what })
+}
+
+/// The bytes of a key of one of `objects`, or what is missing; `None` where that is optional.
+fn key_of(
+    kind: &str,
+    objects: &BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    name: &str,
+    key: &str,
+    optional: bool,
+) -> Result<Option<Vec<u8>>, String> {
+    match objects.get(name).map(|data| data.get(key)) {
         Some(Some(bytes)) => Ok(Some(bytes.clone())),
         _ if optional => Ok(None),
-        Some(None) => Err(missing(format!("Secret {name:?} has no key {key:?}"))),
-        None => Err(missing(format!("Secret {name:?} not found"))),
+        Some(None) => Err(format!("{kind} {name:?} has no key {key:?}")),
+        None => Err(format!("{kind} {name:?} not found")),
     }
 }
 
