@@ -73,7 +73,7 @@ impl Upload {
         format!("oncelet-stdin-{uid}-{index}")
     }
 
-    /// A part as it is stored. It goes with the object, and nobody can change it.
+    /// One part as a Secret. It is immutable, and owned by the object.
     pub fn part(uid: &str, index: usize, owner: OwnerReference, bytes: Vec<u8>) -> Secret {
         Secret {
             metadata: ObjectMeta {

@@ -93,7 +93,7 @@ fn warnings(args: &[String], env: &[EnvVar]) -> Vec<Warning> {
     found
 }
 
-/// A text such that the program gets exactly `text`, and nothing is warned of: what stands for a literal text in args and env.
+/// Escapes `text` for args and env: substitution gives the program exactly `text`, and no warning is raised.
 ///
 /// A single `$` stays one unless it begins a reference; of more than one, each is doubled.
 pub fn literal(text: &str) -> String {

@@ -1,5 +1,5 @@
-//! What is said of objects that this server knows nothing of but that they are well-formed: whoever runs it knows what is
-//! hardly meant.
+//! Warnings about objects. This server only knows whether an object is well-formed; the program that embeds it knows which
+//! values are probably mistakes.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::handlers::{Call, Subresource};
 
-/// Warnings for whoever creates or changes an object of a resource, in whole or in a dry run. Nothing is refused for them.
+/// The source of warnings for a resource, asked at each create, update, patch and dry run. A warning refuses nothing.
 #[derive(Clone, Copy)]
 pub struct Advice {
     /// The group of the resource.
