@@ -1,9 +1,12 @@
 //! The end-to-end suite: real kubectl, real engines, and each scenario three times: with the embedded API server of
-//! `oncelet up`, with a real kube-apiserver and `oncelet controller`, and with Podman instead of Docker.
+//! `oncelet up`, with a real kube-apiserver and `oncelet controller`, and with Podman instead of Docker. The scenarios of
+//! `tests/attacks` are a part of it: what an attacker would try.
 //!
 //! A part that cannot run here says so loudly, and is counted as ignored, never as passed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../attacks/mod.rs"]
+mod attacks;
 mod browser;
 mod docker;
 mod process;
@@ -15,13 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use oncelet_tests::kube_apiserver::KubeApiserver;
-use scenarios::{SCENARIOS, Scenario};
+use scenarios::Scenario;
 use world::{Server, World};
 
 fn main() -> ExitCode {
     let args = Arguments::from_args();
     if args.list {
-        let trials = SCENARIOS.iter().flat_map(|scenario| trials_of(scenario, None, true)).collect();
+        let trials = scenarios::all().flat_map(|scenario| trials_of(scenario, None, true)).collect();
         return libtest_mimic::run(&args, trials).exit_code();
     }
     process::build_oncelet();
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
     }
 
     let trials =
-        SCENARIOS.iter().flat_map(|scenario| trials_of(scenario, real.as_ref(), engine_problem.is_none())).collect();
+        scenarios::all().flat_map(|scenario| trials_of(scenario, real.as_ref(), engine_problem.is_none())).collect();
     let conclusion = libtest_mimic::run(&args, trials);
     if let Some(problem) = engine_problem.or(real_problem.filter(|_| wants_real)).or(podman_problem) {
         skipped("a part of this suite", &problem);

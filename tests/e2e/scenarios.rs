@@ -25,6 +25,16 @@ mod warned;
 use crate::docker::{MARIADB, POSTGRES};
 use crate::world::World;
 
+/// A list of scenarios: functions of a module, their names behind a prefix.
+macro_rules! scenarios {
+    (const $list:ident = $prefix:literal: $($module:ident::{$($name:ident),* $(,)?}),* $(,)?) => {
+        pub(crate) const $list: &[$crate::scenarios::Scenario] = &[$($(
+            $crate::scenarios::Scenario { name: concat!($prefix, stringify!($name)), run: $module::$name }
+        ),*),*];
+    };
+}
+pub(crate) use scenarios;
+
 /// One scenario.
 #[derive(Clone, Copy)]
 pub(crate) struct Scenario {
@@ -85,14 +95,13 @@ impl Scenario {
     }
 }
 
-macro_rules! scenarios {
-    ($($module:ident::{$($name:ident),* $(,)?}),* $(,)?) => {
-        /// All of them.
-        pub(crate) const SCENARIOS: &[Scenario] = &[$($(Scenario { name: stringify!($name), run: $module::$name }),*),*];
-    };
+/// All that is tried: what is promised, and what an attacker would try.
+pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
+    SCENARIOS.iter().chain(crate::attacks::ATTACKS)
 }
 
 scenarios! {
+    const SCENARIOS = "":
     page::{
         the_page_shows_what_goes_on_and_what_was_written,
         the_page_reruns_stops_and_forgets_after_asking,

@@ -235,6 +235,9 @@ async fn a_stopped_container_leaves_a_claim_without_an_end(engine: Engine) {
     let container = Waiting::named(engine, "stopped").await;
     let mut supervised = start(&container, &sh("echo out; sleep 1000"), &terms("f")).await;
     assert!(matches!(next(&mut supervised).await, SupervisedEvent::Started { .. }));
+    // The start is told before the program has written: a container stopped right then has no output.
+    let SupervisedEvent::Output { offset: 0, bytes, .. } = next(&mut supervised).await else { panic!("output comes") };
+    assert_eq!(bytes, "out\n");
     container.engine.stop_container(&container.id, Duration::ZERO).await.unwrap();
     assert!(matches!(listen(&mut supervised).await.end, SupervisedEnd::Lost { .. }));
     let record = container.engine.read_record(&container.id, &run("f")).await.unwrap().unwrap();
