@@ -23,8 +23,15 @@ else
 fi
 if have cargo-deny; then
 	check cargo deny --locked --offline check bans licenses sources
+	# The database of advisories is fetched anew; without a network, the one of before serves.
+	cargo deny --locked fetch db >/dev/null 2>&1 || true
+	if compgen -G "${CARGO_HOME:-$HOME/.cargo}/advisory-db*/*" >/dev/null; then
+		check cargo deny --locked --offline check advisories
+	else
+		skipped+=('security advisories: their database cannot be fetched (https://github.com/rustsec/advisory-db)')
+	fi
 else
-	skipped+=('licences and banned crates: cargo-deny is not installed (cargo install --locked cargo-deny)')
+	skipped+=('licences, banned crates and security advisories: cargo-deny is not installed (cargo install --locked cargo-deny)')
 fi
 
 report_skipped 'NOT CHECKED' ${skipped[@]+"${skipped[@]}"}
