@@ -43,6 +43,7 @@ struct Inner {
     product: OnceCell<Product>,
     starts: Starts,
     identity: OnceCell<String>,
+    maps_users: OnceCell<bool>,
     inspections: Shared<Result<Option<Container>, Error>>,
     supervisors: Supervisors,
 }
@@ -111,6 +112,7 @@ impl Engine {
             product: OnceCell::new(),
             starts: Starts::default(),
             identity: OnceCell::new(),
+            maps_users: OnceCell::new(),
             inspections: Shared::default(),
             supervisors: Supervisors::default(),
         };
@@ -160,6 +162,17 @@ impl Engine {
             // Its ID is a new one in each answer.
             Product::Podman => format!("podman:{}:{}", text(info.name), text(info.docker_root_dir)),
         })
+    }
+
+    /// Whether the numbers of users in its archives are other ones than those in its containers: Docker's, where it maps users
+    /// itself (`userns-remap`). Asked once.
+    pub(crate) async fn maps_users(&self) -> Result<bool, Error> {
+        let ask = async || {
+            let info = self.call("info", CALL, |docker| async move { docker.info().await }).await?;
+            let maps = info.security_options.iter().flatten().any(|option| option.starts_with("name=userns"));
+            Ok(maps && self.product().await? == Product::Docker)
+        };
+        self.inner.maps_users.get_or_try_init(ask).await.copied()
     }
 
     pub(crate) fn inspections(&self) -> &Shared<Result<Option<Container>, Error>> {

@@ -208,9 +208,11 @@ mod tests {
     /// An engine that cannot start a supervisor says so in its place.
     #[test]
     fn frames_are_told_from_an_engines_words() {
-        for frame in
-            [Frame::Refused, Frame::Hello(Hello { version: 1, uid: 0, gid: 0, problem: None }), Frame::Output(Stream::Stdout, vec![b'x'; 70_000])]
-        {
+        for frame in [
+            Frame::Refused,
+            Frame::Hello(Hello { version: 1, uid: 0, gid: 0, problem: None }),
+            Frame::Output(Stream::Stdout, vec![b'x'; 70_000]),
+        ] {
             assert!(begins(&frame.encode()));
         }
         for words in ["OCI runtime exec failed: exec failed", "", "S"] {

@@ -27,11 +27,11 @@ pub(crate) fn mine(place: &Place) -> Place {
 /// What is where a gate would be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
-    /// Nothing, or what another user made where it could.
+    /// Nothing, or what belongs to another user, who can have made it up to version 2.
     Open,
     /// A gate that counts.
     Closed,
-    /// Something that only root or this user can have made, and that is no gate.
+    /// Something of root's or of this user's that is no gate.
     Unsound(String),
 }
 
@@ -78,7 +78,7 @@ fn kind(found: &Metadata) -> &'static str {
     }
 }
 
-/// What is at the place of a gate. Where other users could write, what is theirs is nothing.
+/// What is at the place of a gate.
 pub(crate) fn look(place: &Place) -> Gate {
     let gate = place.gate();
     let found = match fs::symlink_metadata(&gate) {
@@ -86,7 +86,7 @@ pub(crate) fn look(place: &Place) -> Gate {
         Err(error) if error.kind() == ErrorKind::NotFound => return Gate::Open,
         Err(error) => return Gate::Unsound(format!("{gate}: {error}")),
     };
-    if place.user == ROOT && !is_trusted(found.uid()) {
+    if !is_trusted(found.uid()) {
         return Gate::Open;
     }
     match sound(&gate, &found) {
@@ -115,12 +115,11 @@ pub(crate) fn find(place: &Place) -> Result<Option<Place>, String> {
     Ok(None)
 }
 
-/// Moves away what another user has put where root's supervisor is to make something. Root's directory was one in which
-/// everybody could, up to version 2.
+/// Moves away what another user has put where this user's supervisor is to make something: up to version 2 everybody could.
 pub(crate) fn clear(path: &str) -> io::Result<()> {
     let is_foreign = || fs::symlink_metadata(path).is_ok_and(|found| !is_trusted(found.uid()));
     let mut number = 0_u32;
-    while me() == ROOT && is_foreign() {
+    while is_foreign() {
         let aside = format!("{path}.foreign{number}");
         if Path::new(&aside).symlink_metadata().is_err() {
             fs::rename(path, aside)?;

@@ -54,7 +54,11 @@ pub(crate) fn run(place: &Place, terms: &Terms, command: &[OsString]) -> Result<
     };
     if !disk::make_gate(place).map_err(|error| wrong("the claim cannot be made at", error))? {
         // Made just now: it is a gate, or nothing is started.
-        return if is_refused(place)? { Ok(ExitCode::SUCCESS) } else { Err(format!("{} comes and goes", place.gate())) };
+        return if is_refused(place)? {
+            Ok(ExitCode::SUCCESS)
+        } else {
+            Err(format!("{} comes and goes", place.gate()))
+        };
     }
     let begun = match begin(place, terms, program, args, input) {
         Ok(begun) => begun,
@@ -81,7 +85,9 @@ fn is_refused(place: &Place) -> Result<bool, String> {
             answer(&Frame::Refused);
             Ok(true)
         }
-        home::Gate::Unsound(problem) => Err(format!("{problem}, and nothing was started. Whoever made it has to remove it")),
+        home::Gate::Unsound(problem) => {
+            Err(format!("{problem}, and nothing was started. Whoever made it has to remove it"))
+        }
     }
 }
 
