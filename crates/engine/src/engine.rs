@@ -43,7 +43,7 @@ struct Inner {
     product: OnceCell<Product>,
     starts: Starts,
     identity: OnceCell<String>,
-    maps_users: OnceCell<bool>,
+    tells_owners: OnceCell<bool>,
     inspections: Shared<Result<Option<Container>, Error>>,
     supervisors: Supervisors,
 }
@@ -112,7 +112,7 @@ impl Engine {
             product: OnceCell::new(),
             starts: Starts::default(),
             identity: OnceCell::new(),
-            maps_users: OnceCell::new(),
+            tells_owners: OnceCell::new(),
             inspections: Shared::default(),
             supervisors: Supervisors::default(),
         };
@@ -164,15 +164,17 @@ impl Engine {
         })
     }
 
-    /// Whether the numbers of users in its archives are other ones than those in its containers: Docker's, where it maps users
-    /// itself (`userns-remap`). Asked once.
-    pub(crate) async fn maps_users(&self) -> Result<bool, Error> {
+    /// Whether its archives tell by their numbers in the container whose the files are. Podman's say of all that they are the
+    /// container's user's, and Docker's have other numbers where it maps users itself (`userns-remap`). Asked once.
+    pub(crate) async fn tells_owners(&self) -> Result<bool, Error> {
         let ask = async || {
+            if self.product().await? != Product::Docker {
+                return Ok(false);
+            }
             let info = self.call("info", CALL, |docker| async move { docker.info().await }).await?;
-            let maps = info.security_options.iter().flatten().any(|option| option.starts_with("name=userns"));
-            Ok(maps && self.product().await? == Product::Docker)
+            Ok(!info.security_options.iter().flatten().any(|option| option.starts_with("name=userns")))
         };
-        self.inner.maps_users.get_or_try_init(ask).await.copied()
+        self.inner.tells_owners.get_or_try_init(ask).await.copied()
     }
 
     pub(crate) fn inspections(&self) -> &Shared<Result<Option<Container>, Error>> {

@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 
-use oncelet_shim::{Claim, Exit, Place, ROOM, Record, Started, Stopped, file};
+use oncelet_shim::{Claim, Exit, Owners, Place, ROOM, Record, Started, Stopped, file};
 use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,7 +13,6 @@ use crate::{home, limits, process, spool};
 
 /// Makes the gate. False where somebody else has. It is not on the disk yet: see [`write_claim`].
 pub(crate) fn make_gate(place: &Place) -> io::Result<bool> {
-    home::clear(&place.gate())?;
     match DirBuilder::new().mode(0o700).create(place.gate()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
@@ -204,6 +203,16 @@ pub(crate) fn sync(path: &str) -> io::Result<()> {
     private().read(true).open(path)?.sync_all()
 }
 
+/// Writes the list of what is not root's in the directory of the container.
+pub(crate) fn list(place: &Place, owners: &Owners) -> io::Result<()> {
+    let unfinished = format!("{}.new", place.owners());
+    let mut file = private().write(true).create(true).truncate(true).open(&unfinished)?;
+    file.write_all(&serde_json::to_vec(owners)?)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, place.owners())?;
+    sync(&place.root)
+}
+
 /// Removes the output of ended runs.
 pub(crate) fn clean(places: &[Place]) -> Result<(), String> {
     for place in places {
@@ -219,7 +228,9 @@ pub(crate) fn clean(places: &[Place]) -> Result<(), String> {
 pub(crate) fn forget(place: &Place) -> Result<(), String> {
     for place in [place.of(0), home::mine(place)] {
         if home::look(&place) == home::Gate::Open {
-            home::clear(&place.gate()).map_err(|error| format!("{}: {error}", place.gate()))?;
+            if home::me() == place.user {
+                home::clear_gate(&place)?;
+            }
             continue;
         }
         let record = read_record(&place);

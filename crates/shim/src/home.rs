@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use oncelet_shim::{LARGEST_PART, Place};
+use oncelet_shim::{LARGEST_PART, Owners, Place};
 
 use crate::disk;
 
@@ -113,6 +113,48 @@ pub(crate) fn find(place: &Place) -> Result<Option<Place>, String> {
         }
     }
     Ok(None)
+}
+
+/// How many gates of others are listed: their names and numbers fit into [`LARGEST_PART`].
+const MOST_OWNERS: usize = 4000;
+
+/// Lists what is not root's in the directory of the container. What cannot be a gate of a version in which everybody could write
+/// there, and what is too much, is moved away.
+pub(crate) fn survey(place: &Place) -> Result<(), String> {
+    check(place)?;
+    if place.user != ROOT {
+        return Err(format!("user {} is not root, and cannot say what in {} is root's", me(), place.container_dir()));
+    }
+    let wrong = |error: io::Error| format!("{}: {error}", place.container_dir());
+    let mut owners = Owners::new();
+    for entry in fs::read_dir(place.container_dir()).map_err(wrong)? {
+        let entry = entry.map_err(wrong)?;
+        let owner = entry.metadata().map_err(wrong)?.uid();
+        let name = entry.file_name().into_string().ok();
+        let is_home = name.as_ref().is_some_and(|name| name.parse() == Ok(owner));
+        if owner == ROOT || is_home {
+            continue;
+        }
+        match name.filter(|name| owners.len() < MOST_OWNERS && is_of_run(name)) {
+            Some(name) => drop(owners.insert(name, owner)),
+            None => clear(&entry.path().to_string_lossy()).map_err(wrong)?,
+        }
+    }
+    disk::list(place, &owners).map_err(wrong)
+}
+
+/// Moves away what another user has put in the place of a gate, also from the list of what is not root's: the next gate there is.
+pub(crate) fn clear_gate(place: &Place) -> Result<(), String> {
+    let gate = place.gate();
+    clear(&gate).map_err(|error| format!("{gate}: {error}"))?;
+    let listed = || serde_json::from_slice::<Owners>(&read(&place.owners())?).ok();
+    let is_listed = || listed().is_some_and(|owners| owners.contains_key(&place.run));
+    if place.user == ROOT && is_listed() { survey(place) } else { Ok(()) }
+}
+
+/// Whether a name is that of a gate or of what lies beside it.
+fn is_of_run(name: &str) -> bool {
+    name.len() <= 64 && name.split('.').next().is_some_and(|run| run.parse::<u32>().is_err())
 }
 
 /// Moves away what another user has put where this user's supervisor is to make something: up to version 2 everybody could.

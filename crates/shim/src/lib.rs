@@ -7,6 +7,7 @@
 //! ```text
 //! /.oncelet/                       0755  root's
 //!   shim-<build>                   0755  the program
+//!   <full container ID>.owners           [`Owners`] of what others made in the next when everybody could
 //!   <full container ID>/           0755  root's, and the directory of root's runs
 //!     <run>/                       0700  the gate: whoever makes this directory may start the program, nobody else
 //!       claim.json                       [`Claim`]: durable before the program is started
@@ -45,6 +46,8 @@
 //!
 //! Up to version 2 all users made their gates in `<container ID>/`, whose mode was 1777. What is left of them counts by its
 //! owner, as everything else: root's gates are where they were, and a gate of another user is one of its own runs, or none.
+//! Not every engine tells whose a file is: Podman's archives say of all that it is the container's user's. So root's
+//! supervisor lists once what is not root's ([`Task::Survey`]), as soon as nobody else can write there any more.
 
 pub mod frame;
 mod word;
@@ -80,6 +83,9 @@ pub mod file {
     pub const EXIT: &str = "exit.json";
 }
 
+/// Whose the entries of a container's directory are that are not root's, by name. Those that were made later are all root's.
+pub type Owners = std::collections::BTreeMap<String, u32>;
+
 /// Where the files of one run are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -110,6 +116,11 @@ impl Place {
     /// The directory of the container, which is that of root's runs.
     pub fn container_dir(&self) -> String {
         format!("{}/{}", self.root, self.container)
+    }
+
+    /// The list of what is not root's in the directory of the container.
+    pub fn owners(&self) -> String {
+        format!("{}.owners", self.container_dir())
     }
 
     /// The directory of the user's runs.
@@ -196,6 +207,11 @@ pub struct StdinDigest {
 pub enum Task {
     /// Prove that it can run here as this user, and that there is room for a record: answers [`frame::Frame::Hello`].
     Probe {
+        /// That of any run in the container.
+        place: Place,
+    },
+    /// List what is not root's in the directory of the container. For root's supervisor. Answers [`frame::Frame::Done`].
+    Survey {
         /// That of any run in the container.
         place: Place,
     },

@@ -56,6 +56,7 @@ fn order() -> Result<Order, String> {
 fn carry_out(order: Order) -> Result<ExitCode, String> {
     match order.task {
         Task::Probe { place } => probe(&home::mine(&place)),
+        Task::Survey { place } => home::survey(&home::mine(&place)).map(done),
         Task::Run { place, nonce, timeout_seconds, grace_seconds, stdin, log_limit, description } => {
             let command: Vec<OsString> = std::env::args_os().skip_while(|arg| arg != "--").skip(1).collect();
             let terms = run::Terms { nonce, timeout_seconds, grace_seconds, stdin, log_limit, description };

@@ -46,6 +46,7 @@ pub(crate) fn run(place: &Place, terms: &Terms, command: &[OsString]) -> Result<
     if is_refused(place)? {
         return Ok(ExitCode::SUCCESS);
     }
+    home::clear_gate(place)?;
     let wrong = |what: &str, error: io::Error| format!("{what} {}: {error}", place.gate());
     let input = match terms.stdin.as_ref().map(|wanted| taken(place, wanted)).transpose()? {
         Some(Taken::Input(input)) => Some(input),

@@ -14,7 +14,7 @@ use tokio_util::io::StreamReader;
 
 use super::whose::{Owners, PathStat};
 use crate::engine::SLOW_CALL;
-use crate::{ContainerId, Engine, Error, OutputStream};
+use crate::{ContainerId, Engine, Error, ErrorKind, OutputStream};
 
 /// How much is read at a time.
 const PIECE: usize = 256 * 1024;
@@ -76,7 +76,7 @@ impl Engine {
         stat: PathStat,
     ) -> Result<Option<Found>, Error> {
         let gate = place.gate();
-        let owners = self.owners(container, number).await?;
+        let owners = self.owners(number).await?;
         let unsound = |why: String| {
             tracing::warn!(container = %container, "{why}");
             Record { unsound: Some(why), ..Record::default() }
@@ -94,8 +94,14 @@ impl Engine {
         let Some(head) = first_header(&archive) else {
             return Err(Error::protocol(self.endpoint(), format!("the archive of {gate} has no head")));
         };
-        let owner = head.uid().unwrap_or(u64::MAX);
-        let record = if !owners.has(owner) {
+        let owner = if owners.told {
+            Some(head.uid().unwrap_or(u64::MAX))
+        } else {
+            self.owner_of(container, &place).await?.map(u64::from)
+        };
+        let counts = |owner: u64| owner == 0 || number.is_some_and(|number| owner == u64::from(number));
+        let foreign = owner.filter(|owner| !counts(*owner));
+        let record = if let Some(owner) = foreign {
             if number.is_some() {
                 tracing::warn!(container = %container, "{gate} belongs to user {owner} and does not count");
                 return Ok(None);
@@ -119,6 +125,22 @@ impl Engine {
             record
         };
         Ok(Some(Found { place, owners, record }))
+    }
+
+    /// Whose a gate is where the engine does not tell; `None` where nobody can: it was made when everybody could, and root's
+    /// supervisor has not run in the container since, which does not run.
+    async fn owner_of(&self, container: &ContainerId, place: &Place) -> Result<Option<u32>, Error> {
+        if place.user != 0 {
+            return Ok(Some(place.user));
+        }
+        if !self.has_list(container, place).await? {
+            match Box::pin(self.supervise(container, Some("0"))).await {
+                Err(error) if matches!(error, Error::NotSupervisable { .. }) => {}
+                Err(error) if error.kind() == ErrorKind::ContainerNotRunning => {}
+                supervised => drop(supervised?),
+            }
+        }
+        self.listed_owner(container, place).await
     }
 
     /// Reads one part of a record, where there is more at the gate than a record.
@@ -359,7 +381,7 @@ mod tests {
         archive.into_inner().unwrap()
     }
 
-    const OWNERS: Owners = Owners { root: 0, number: Some(1000) };
+    const OWNERS: Owners = Owners { told: true, number: Some(1000) };
 
     #[test]
     fn a_part_is_a_regular_file_of_the_runs_user_or_of_root_directly_behind_the_gate() {

@@ -82,6 +82,14 @@ impl Supervisors {
     }
 }
 
+/// What is put into a container.
+enum Upload {
+    /// The program; and the list of what is not root's, where it is empty.
+    All { with_list: bool },
+    /// The directory of a user's runs.
+    Home { uid: u32, gid: u32 },
+}
+
 impl Engine {
     /// Puts the supervisor into a running container, makes sure that it runs there as `user`, and that this user has a directory
     /// for its runs in which nobody else can write. Cheap where that was done before.
@@ -131,8 +139,8 @@ impl Engine {
             return Err(impossible(container, "this build of oncelet carries none: it was not built for Linux"));
         }
         let place = Place::new(container.as_str(), "");
-        if !is_there && !(self.has_program(container).await? && self.is_private(container, &place).await?) {
-            self.upload(container, None).await?;
+        if !is_there && !(self.has_program(container).await? && self.has_list(container, &place).await?) {
+            self.make(supervisor, &place).await?;
         }
         let mut made = false;
         loop {
@@ -140,9 +148,13 @@ impl Engine {
             let answer = self.answer_to(supervisor, Task::Probe { place: place.clone() }, user, TASK).await?;
             let problem = match answer {
                 Ok(Frame::Hello(Hello { uid, problem: None, .. })) => return Ok(Some(uid)),
-                // The directory of its user is missing, or was made when other users could.
+                // The directory of its user is missing, or others can write where they are not to.
                 Ok(Frame::Hello(Hello { uid, gid, problem: Some(_), .. })) if !made => {
-                    self.upload(container, Some((uid, gid))).await?;
+                    let runs = self.stat(container, &place.container_dir()).await?;
+                    if !runs.is_some_and(|runs| runs.is_private_dir()) {
+                        self.make(supervisor, &place).await?;
+                    }
+                    self.upload(container, &Upload::Home { uid, gid }).await?;
                     made = true;
                     continue;
                 }
@@ -164,21 +176,31 @@ impl Engine {
     /// Whether the program is where it was put: nobody but root can have put there what is root's.
     async fn has_program(&self, container: &ContainerId) -> Result<bool, Error> {
         let Some(head) = self.head_of(container, &PATH).await? else { return Ok(false) };
-        let owners = self.owners(container, None).await?;
+        let owners = self.owners(None).await?;
         Ok(head.entry_type().is_file()
             && head.size().is_ok_and(|size| size == PROGRAM.len() as u64)
             && head.mode().is_ok_and(|mode| mode & 0o022 == 0)
             && head.uid().is_ok_and(|owner| owners.has(owner)))
     }
 
-    /// Whether other users than root cannot write to the directory of root's runs.
-    async fn is_private(&self, container: &ContainerId, place: &Place) -> Result<bool, Error> {
-        Ok(self.stat(container, &place.container_dir()).await?.is_some_and(|found| found.is_private_dir()))
+    /// Puts everything in place but the directories of users.
+    async fn make(&self, supervisor: &Supervisor, place: &Place) -> Result<(), Error> {
+        let container = &supervisor.container;
+        if self.stat(container, &place.container_dir()).await?.is_none() {
+            return self.upload(container, &Upload::All { with_list: true }).await;
+        }
+        // Others may have made something there. From now on they cannot.
+        self.upload(container, &Upload::All { with_list: false }).await?;
+        match self.answer_to(supervisor, Task::Survey { place: place.clone() }, Some("0"), TASK).await? {
+            Ok(Frame::Done) => Ok(()),
+            Ok(Frame::Unusable(refusal)) => Err(impossible(container, &refusal.message)),
+            other => Err(impossible(container, &format!("root's answered {other:?}"))),
+        }
     }
 
-    /// Puts there what is missing, and makes it root's; and a directory of the user with these numbers, where they are given.
-    async fn upload(&self, container: &ContainerId, user: Option<(u32, u32)>) -> Result<(), Error> {
-        let archive = archive(container, user).map_err(|error| Error::protocol(self.endpoint(), error))?;
+    /// Puts something there, in directories that it makes root's.
+    async fn upload(&self, container: &ContainerId, what: &Upload) -> Result<(), Error> {
+        let archive = archive(container, what).map_err(|error| Error::protocol(self.endpoint(), error))?;
         let options = UploadToContainerOptionsBuilder::new().path("/").no_overwrite_dir_non_dir("true").build();
         let body = bollard::body_full(archive.into());
         let uploaded = self
@@ -208,7 +230,7 @@ fn impossible(container: &ContainerId, message: &str) -> Error {
     Error::NotSupervisable { container: container.to_string(), message: message.to_owned() }
 }
 
-fn archive(container: &ContainerId, user: Option<(u32, u32)>) -> std::io::Result<Vec<u8>> {
+fn archive(container: &ContainerId, what: &Upload) -> std::io::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, (uid, gid): (u32, u32), bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -223,11 +245,18 @@ fn archive(container: &ContainerId, user: Option<(u32, u32)>) -> std::io::Result
     let root = (0, 0);
     add(ROOT, tar::EntryType::Directory, 0o755, root, &[])?;
     add(&place.container_dir(), tar::EntryType::Directory, 0o755, root, &[])?;
-    match user {
-        None => add(&PATH, tar::EntryType::Regular, 0o755, root, PROGRAM)?,
+    match what {
+        Upload::All { with_list } => {
+            add(&PATH, tar::EntryType::Regular, 0o755, root, PROGRAM)?;
+            if *with_list {
+                add(&place.owners(), tar::EntryType::Regular, 0o644, root, b"{}")?;
+            }
+        }
         // Root's is the one above.
-        Some((0, _)) => {}
-        Some((uid, gid)) => add(&place.of(uid).home(), tar::EntryType::Directory, 0o755, (uid, gid), &[])?,
+        Upload::Home { uid: 0, .. } => {}
+        Upload::Home { uid, gid } => {
+            add(&place.of(*uid).home(), tar::EntryType::Directory, 0o755, (*uid, *gid), &[])?;
+        }
     }
     archive.into_inner()
 }

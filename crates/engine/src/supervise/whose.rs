@@ -55,18 +55,18 @@ impl PathStat {
     }
 }
 
-/// Whose files count, by the numbers in an engine's archives.
+/// Whose files count.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owners {
-    /// Root of the container. Not 0 where the engine maps users and gives its own numbers.
-    pub(super) root: u64,
-    /// The user, by its number in the container, where that is known.
+    /// Whether the engine's archives tell whose a file is. Where they do not, it is known by where the file is.
+    pub(super) told: bool,
+    /// The user beside root, where its number is known.
     pub(super) number: Option<u32>,
 }
 
 impl Owners {
     pub(super) fn has(&self, owner: u64) -> bool {
-        owner == self.root || self.number.is_some_and(|number| owner == self.root + u64::from(number))
+        !self.told || owner == 0 || self.number.is_some_and(|number| owner == u64::from(number))
     }
 }
 
@@ -141,24 +141,39 @@ impl Engine {
     }
 
     /// Whose files count where a run is that of the user with this number.
-    pub(super) async fn owners(&self, container: &ContainerId, number: Option<u32>) -> Result<Owners, Error> {
-        let root = if self.maps_users().await? {
-            let runs = Place::new(container.as_str(), "").container_dir();
-            self.head_of(container, &runs).await?.and_then(|head| head.uid().ok()).unwrap_or_default()
-        } else {
-            0
-        };
-        Ok(Owners { root, number })
+    pub(super) async fn owners(&self, number: Option<u32>) -> Result<Owners, Error> {
+        Ok(Owners { told: self.tells_owners().await?, number })
+    }
+
+    /// Whose a gate in the directory of root's runs is, by the list of what others made there; `None` where there is no such list.
+    pub(super) async fn listed_owner(&self, container: &ContainerId, place: &Place) -> Result<Option<u32>, Error> {
+        if !self.has_list(container, place).await? {
+            return Ok(None);
+        }
+        let (archive, _) = self.read_archive(container, &place.owners(), LARGEST_USERS).await?;
+        let owners: Option<oncelet_shim::Owners> =
+            text_in(&archive).and_then(|text| serde_json::from_slice(&text).ok());
+        Ok(owners.map(|owners| owners.get(&place.run).copied().unwrap_or_default()))
+    }
+
+    /// Whether it is known what in the directory of root's runs is root's.
+    pub(super) async fn has_list(&self, container: &ContainerId, place: &Place) -> Result<bool, Error> {
+        Ok(self.stat(container, &place.owners()).await?.is_some_and(|stat| stat.is_file() && stat.size > 0))
     }
 }
 
-/// The number of a user in the archive of a list of users.
-fn number_in(archive: &[u8], name: &str) -> Option<u32> {
+/// The text of the only file in an archive.
+fn text_in(archive: &[u8]) -> Option<Vec<u8>> {
     let mut archive = tar::Archive::new(archive);
     let mut entry = archive.entries().ok()?.next()?.ok()?;
     let mut text = Vec::new();
     entry.read_to_end(&mut text).ok()?;
-    String::from_utf8_lossy(&text).lines().find_map(|line| {
+    Some(text)
+}
+
+/// The number of a user in the archive of a list of users.
+fn number_in(archive: &[u8], name: &str) -> Option<u32> {
+    String::from_utf8_lossy(&text_in(archive)?).lines().find_map(|line| {
         let mut fields = line.split(':');
         if fields.next() == Some(name) { fields.nth(1)?.parse().ok() } else { None }
     })
@@ -182,10 +197,10 @@ mod tests {
     }
 
     #[test]
-    fn files_count_where_they_are_the_users_or_roots_also_where_the_engine_maps_users() {
-        let owners = Owners { root: 100_000, number: Some(1000) };
-        assert!(owners.has(100_000) && owners.has(101_000));
-        assert!(!owners.has(0) && !owners.has(1000) && !owners.has(101_001));
-        assert!(!Owners { root: 0, number: None }.has(1000));
+    fn files_count_where_they_are_the_users_or_roots() {
+        let owners = Owners { told: true, number: Some(1000) };
+        assert!(owners.has(0) && owners.has(1000) && !owners.has(1001));
+        assert!(!Owners { told: true, number: None }.has(1000));
+        assert!(Owners { told: false, number: None }.has(1000), "it says nothing");
     }
 }
