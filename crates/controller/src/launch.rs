@@ -145,9 +145,9 @@ async fn watcher(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: &R
         return Err(Blocked { reason: Reason::NotSupervisable, message: message.to_owned() });
     }
     if wanted == Wanted::Attached {
-        return attached(ctx, container, key, "spec.capture is Attached".to_owned()).await;
+        return attached(ctx, exec, container, key, "spec.capture is Attached".to_owned()).await;
     }
-    let error = match ctx.engine.supervise(&container.id).await {
+    let error = match ctx.engine.supervise(&container.id, exec.spec.user.as_deref()).await {
         Ok(supervisor) => return Ok(Watcher::Supervisor(supervisor)),
         Err(error) if error.kind() == ErrorKind::NotSupervisable => error,
         Err(error) => return Err(blocked_by_engine(&error)),
@@ -161,7 +161,7 @@ async fn watcher(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: &R
     } else if has_stdin {
         "spec.stdin is set"
     } else {
-        return attached(ctx, container, key, one_line(&error)).await;
+        return attached(ctx, exec, container, key, one_line(&error)).await;
     };
     let message = format!("{}; {needed_for}, which only a supervisor in the container can do", one_line(&error));
     Err(Blocked { reason: Reason::NotSupervisable, message })
@@ -169,8 +169,14 @@ async fn watcher(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: &R
 
 /// The daemon is to watch, unless the container holds the run already: an attached program asks no gate, so the gate is looked at
 /// before it is started.
-async fn attached(ctx: &Ctx, container: &Container, key: &RunKey, reason: String) -> Result<Watcher, Blocked> {
-    let is_held = ctx.engine.has_record(&container.id, &key.digest()).await;
+async fn attached(
+    ctx: &Ctx,
+    exec: &ContainerExec,
+    container: &Container,
+    key: &RunKey,
+    reason: String,
+) -> Result<Watcher, Blocked> {
+    let is_held = ctx.engine.has_record(&container.id, &key.digest(), exec.spec.user.as_deref()).await;
     let is_held = is_held.map_err(|error| blocked_by_engine(&error))?;
     Ok(if is_held { Watcher::Record } else { Watcher::Daemon { reason } })
 }

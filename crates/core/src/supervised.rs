@@ -50,6 +50,11 @@ pub enum Gate {
     },
     /// It is over.
     Recorded(Witnessed),
+    /// There is no record, but something that only root or the run's own user can have made in its place.
+    Unsound {
+        /// What.
+        message: String,
+    },
 }
 
 /// An end that the supervisor saw.
@@ -143,6 +148,17 @@ impl Finding {
 pub fn examine(state: &RunState, gate: &Gate, life: &Life, hint: Option<ExecHint>) -> Finding {
     match (state, gate) {
         (RunState::Claimed, _) => Finding::Release,
+        // What became of the run can neither be believed nor be found out.
+        (_, Gate::Unsound { message }) => Finding::Ended {
+            started_at: match state {
+                RunState::Running { started_at, .. } => Some(*started_at),
+                _ => None,
+            },
+            finished_at: None,
+            outcome: Outcome::Unknown {
+                message: format!("the record of it cannot be believed: {message}. It counts as run and does not start again by itself"),
+            },
+        },
         (_, Gate::Recorded(witnessed)) => Finding::Witnessed(*witnessed),
         (_, Gate::Closed { .. }) if is_of_earlier_life(gate, life) => restarted(gate, life),
         (_, Gate::Closed { started_at, .. }) => closed(*started_at, life),
@@ -343,6 +359,23 @@ mod tests {
         };
         assert_eq!((started_at, finished_at), (Some(at(10)), Some(at(30))));
         assert!(matches!(outcome, Outcome::Interrupted { by: EndedBy::Container, exit_code: None, .. }), "{outcome:?}");
+    }
+
+    #[test]
+    fn what_is_no_record_is_neither_an_end_nor_a_reason_to_start() {
+        let unsound = Gate::Unsound { message: "it is a symbolic link".into() };
+        for state in [starting(), running()] {
+            for life in lives() {
+                for hint in HINTS {
+                    let Finding::Ended { outcome: Outcome::Unknown { message }, .. } =
+                        examine(&state, &unsound, &life, hint)
+                    else {
+                        panic!("{state:?} {life:?} {hint:?}");
+                    };
+                    assert!(message.contains("it is a symbolic link"), "{message}");
+                }
+            }
+        }
     }
 
     /// With the host's process namespace, a supervisor of an earlier life may seem to live, or really do.

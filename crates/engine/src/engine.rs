@@ -43,6 +43,7 @@ struct Inner {
     product: OnceCell<Product>,
     starts: Starts,
     identity: OnceCell<String>,
+    tells_owners: OnceCell<bool>,
     inspections: Shared<Result<Option<Container>, Error>>,
     supervisors: Supervisors,
 }
@@ -111,6 +112,7 @@ impl Engine {
             product: OnceCell::new(),
             starts: Starts::default(),
             identity: OnceCell::new(),
+            tells_owners: OnceCell::new(),
             inspections: Shared::default(),
             supervisors: Supervisors::default(),
         };
@@ -160,6 +162,19 @@ impl Engine {
             // Its ID is a new one in each answer.
             Product::Podman => format!("podman:{}:{}", text(info.name), text(info.docker_root_dir)),
         })
+    }
+
+    /// Whether its archives tell by their numbers in the container whose the files are. Podman's say of all that they are the
+    /// container's user's, and Docker's have other numbers where it maps users itself (`userns-remap`). Asked once.
+    pub(crate) async fn tells_owners(&self) -> Result<bool, Error> {
+        let ask = async || {
+            if self.product().await? != Product::Docker {
+                return Ok(false);
+            }
+            let info = self.call("info", CALL, |docker| async move { docker.info().await }).await?;
+            Ok(!info.security_options.iter().flatten().any(|option| option.starts_with("name=userns")))
+        };
+        self.inner.tells_owners.get_or_try_init(ask).await.copied()
     }
 
     pub(crate) fn inspections(&self) -> &Shared<Result<Option<Container>, Error>> {

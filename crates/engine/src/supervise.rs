@@ -16,6 +16,7 @@ mod install;
 mod port;
 mod run;
 mod voice;
+mod whose;
 
 use std::io;
 use std::pin::Pin;
@@ -178,7 +179,7 @@ impl Engine {
         user: Option<&str>,
         from: [u64; 2],
     ) -> Result<SupervisedRun, Error> {
-        let supervisor = self.supervise(container).await?;
+        let supervisor = self.supervise(container, user).await?;
         let task =
             Task::Follow { place: Place::new(container.as_str(), run), stdout_from: from[0], stderr_from: from[1] };
         let exec = self.create_task(&supervisor, task, user, true).await?;
@@ -216,7 +217,12 @@ impl Engine {
     /// Removes all of a run that is over from the container, so that its program may be started again.
     pub async fn forget_run(&self, container: &ContainerId, run: &str, user: Option<&str>) -> Result<(), Error> {
         let task = Task::Forget { place: Place::new(container.as_str(), run) };
-        self.do_task(container, task, user, TASK).await
+        self.do_task(container, task.clone(), user, TASK).await?;
+        // What is among root's runs, or was made when everybody could write there, only root can remove.
+        if self.stat(container, &Place::new(container.as_str(), run).gate()).await?.is_some() {
+            self.do_task(container, task, Some("0"), TASK).await?;
+        }
+        Ok(())
     }
 
     async fn create_task(
@@ -243,30 +249,30 @@ impl Engine {
         user: Option<&str>,
         limit: Duration,
     ) -> Result<(), Error> {
-        let supervisor = self.supervise(container).await?;
+        let supervisor = self.supervise(container, user).await?;
+        let supervisor_error = |message| Error::Supervisor { container: container.to_string(), message };
         match Box::pin(self.answer_to(&supervisor, task, user, limit)).await? {
-            Frame::Done => Ok(()),
-            Frame::Unusable(refusal) => {
-                Err(Error::Supervisor { container: container.to_string(), message: refusal.message })
+            Ok(Frame::Done) => Ok(()),
+            Ok(Frame::Unusable(refusal)) => Err(supervisor_error(refusal.message)),
+            Err(SupervisedEnd::FailedToStart { message, .. } | SupervisedEnd::Lost { message }) => {
+                Err(supervisor_error(message))
             }
             other => Err(Error::protocol(self.endpoint(), format!("the supervisor answered {other:?}"))),
         }
     }
 
-    /// The first answer to a task.
+    /// The first answer to a task, or what came instead.
     async fn answer_to(
         &self,
         supervisor: &Supervisor,
         task: Task,
         user: Option<&str>,
         limit: Duration,
-    ) -> Result<Frame, Error> {
+    ) -> Result<Result<Frame, SupervisedEnd>, Error> {
         let exec = self.create_task(supervisor, task, user, false).await?;
         self.within("exec_answer", limit, async {
             let (running, _) = self.start_supervisor(&exec, supervisor.container()).await?;
-            run::first_frame(running)
-                .await
-                .map_err(|message| Error::Supervisor { container: supervisor.container().to_string(), message })
+            Ok(run::first_frame(running).await)
         })
         .await
     }

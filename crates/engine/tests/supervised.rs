@@ -55,7 +55,7 @@ fn run(run: &str) -> String {
 }
 
 async fn create(container: &Waiting, new: &NewExec, terms: &Supervision) -> ExecId {
-    let supervisor = container.engine.supervise(&container.id).await.unwrap();
+    let supervisor = container.engine.supervise(&container.id, new.user.as_deref()).await.unwrap();
     container.engine.create_supervised(&supervisor, new, terms).await.unwrap()
 }
 
@@ -118,7 +118,7 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
 async fn log(container: &Waiting, run: &str, stream: OutputStream, skip: u64) -> Vec<u8> {
     let mut from = [u64::MAX; 2];
     from[stream as usize] = skip;
-    let mut output = container.engine.read_output(&container.id, run, from).await.unwrap();
+    let mut output = container.engine.read_output(&container.id, run, None, from).await.unwrap();
     let mut all = Vec::new();
     while let Some((of, offset, piece)) = output.try_next().await.unwrap() {
         assert_eq!((of, offset), (stream, skip + all.len() as u64));
@@ -136,7 +136,7 @@ async fn a_supervised_program_tells_everything_and_leaves_a_record(engine: Engin
     let exit = told.exit();
     assert_eq!((exit.end, exit.stdout.bytes, exit.stderr.bytes), (End::Code(3), 4, 4));
     assert!(exit.started_us <= exit.finished_us);
-    let record = container.engine.read_record(&container.id, &run("a")).await.unwrap().unwrap();
+    let record = container.engine.read_record(&container.id, &run("a"), None).await.unwrap().unwrap();
     assert_eq!(record.exit.as_ref(), Some(exit));
     let claim = record.claim.unwrap();
     assert_eq!((claim.nonce.as_str(), &claim.description), ("n", &serde_json::json!({"what": "a test"})));
@@ -145,11 +145,11 @@ async fn a_supervised_program_tells_everything_and_leaves_a_record(engine: Engin
     assert_eq!(log(&container, &run("a"), OutputStream::Stdout, 0).await, b"out\n");
     supervised.stored();
     eventually("the logs are removed", async || {
-        let gone = container.engine.read_output(&container.id, &run("a"), [0, 0]).await.err()?;
+        let gone = container.engine.read_output(&container.id, &run("a"), None, [0, 0]).await.err()?;
         (gone.kind() == ErrorKind::NotFound).then_some(())
     })
     .await;
-    assert!(container.engine.has_record(&container.id, &run("a")).await.unwrap(), "the record stays");
+    assert!(container.engine.has_record(&container.id, &run("a"), None).await.unwrap(), "the record stays");
 }
 
 async fn of_many_execs_of_one_run_one_starts_the_program(engine: Engine) {
@@ -223,7 +223,7 @@ async fn a_program_goes_on_when_nobody_listens_and_its_end_is_read_from_a_stoppe
     assert!(matches!(next(&mut supervised).await, SupervisedEvent::Started { .. }));
     drop(supervised);
     container.sh("touch /tmp/go").await;
-    let record = || async { container.engine.read_record(&container.id, &run("e")).await.unwrap() };
+    let record = || async { container.engine.read_record(&container.id, &run("e"), None).await.unwrap() };
     let exit = eventually("the end is recorded", async || record().await?.exit).await;
     assert_eq!(exit.end, End::Code(6), "no engine's word, however much it wrote");
     container.engine.stop_container(&container.id, Duration::ZERO).await.unwrap();
@@ -240,7 +240,7 @@ async fn a_stopped_container_leaves_a_claim_without_an_end(engine: Engine) {
     assert_eq!(bytes, "out\n");
     container.engine.stop_container(&container.id, Duration::ZERO).await.unwrap();
     assert!(matches!(listen(&mut supervised).await.end, SupervisedEnd::Lost { .. }));
-    let record = container.engine.read_record(&container.id, &run("f")).await.unwrap().unwrap();
+    let record = container.engine.read_record(&container.id, &run("f"), None).await.unwrap().unwrap();
     assert!(record.claim.is_some() && record.started.is_some() && record.exit.is_none(), "{record:?}");
     // In its next life nobody supervises it any more.
     container.engine.start_container(&container.id).await.unwrap();
@@ -268,7 +268,7 @@ async fn failed_starts_are_told_apart_and_open_the_gate_again(engine: Engine) {
         let SupervisedEnd::FailedToStart { reason, message } = told.end else { panic!("{new:?}: {:?}", told.end) };
         assert_eq!(reason, wanted, "{message}");
         assert!(!told.started && told.stdout.is_empty() && !message.contains("shim"), "{message}");
-        assert!(!container.engine.has_record(&container.id, &run("0")).await.unwrap(), "{message}");
+        assert!(!container.engine.has_record(&container.id, &run("0"), None).await.unwrap(), "{message}");
     }
     assert_eq!(tell(&container, &sh("exit 0"), &terms("0")).await.exit().end, End::Code(0));
 }
@@ -311,7 +311,7 @@ async fn a_timeout_is_kept_without_anybody_listening(engine: Engine) {
     let terms = Supervision { timeout: Some(Duration::from_secs(1)), ..terms("a") };
     drop(start(&container, &sh("sleep 1000"), &terms).await);
     let exit = eventually("the end is recorded", async || {
-        container.engine.read_record(&container.id, &run("a")).await.unwrap()?.exit
+        container.engine.read_record(&container.id, &run("a"), None).await.unwrap()?.exit
     })
     .await;
     assert_eq!(exit.end, End::Signal(15));
@@ -382,7 +382,7 @@ async fn a_program_reads_its_stdin_whole_or_is_not_started(engine: Engine) {
     let SupervisedEnd::StdinIncomplete { message } = listen(&mut broken).await.end else { panic!("incomplete") };
     assert!(message.contains("the upload is gone") && message.contains("ended after 7000000 of 20000003"), "{message}");
     assert!(container.sh("[ ! -e /tmp/ran ] && echo none").await.text() == "none\n");
-    assert!(!container.engine.has_record(&container.id, &run("a")).await.unwrap());
+    assert!(!container.engine.has_record(&container.id, &run("a"), None).await.unwrap());
 
     let exec = create(&container, &new, &terms).await;
     let mut whole = container.engine.start_supervised(&container.id, &exec, Some(source(&input))).await.unwrap();
@@ -447,9 +447,9 @@ async fn a_supervisor_that_was_removed_is_no_missing_command(engine: Engine) {
 
 async fn where_nothing_was_claimed_there_is_no_record(engine: Engine) {
     let container = Waiting::named(engine, "none").await;
-    assert!(!container.engine.has_record(&container.id, &run("a")).await.unwrap());
-    assert_eq!(container.engine.read_record(&container.id, &run("a")).await.unwrap(), None);
-    let missing = container.engine.read_output(&container.id, &run("a"), [0, 0]).await;
+    assert!(!container.engine.has_record(&container.id, &run("a"), None).await.unwrap());
+    assert_eq!(container.engine.read_record(&container.id, &run("a"), None).await.unwrap(), None);
+    let missing = container.engine.read_output(&container.id, &run("a"), None, [0, 0]).await;
     assert_eq!(missing.err().map(|error| error.kind()), Some(ErrorKind::NotFound));
     let mut followed = container.engine.follow_supervised(&container.id, &run("a"), None, [0, 0]).await.unwrap();
     assert_eq!(listen(&mut followed).await.end, SupervisedEnd::NoClaim);
@@ -461,7 +461,7 @@ async fn where_nothing_was_claimed_there_is_no_record(engine: Engine) {
 async fn costs(engine: Engine) {
     let container = Waiting::named(engine, "costs").await;
     let begun = Instant::now();
-    container.engine.supervise(&container.id).await.unwrap();
+    container.engine.supervise(&container.id, None).await.unwrap();
     let installed = begun.elapsed();
     let (mut bare, mut supervised) = (Vec::new(), Vec::new());
     for number in 0..30 {
@@ -478,7 +478,7 @@ async fn costs(engine: Engine) {
     };
     let (bare, supervised) = (median(bare), median(supervised));
     let begun = Instant::now();
-    container.engine.read_record(&container.id, &run("00")).await.unwrap();
+    container.engine.read_record(&container.id, &run("00"), None).await.unwrap();
     let record = begun.elapsed();
     let begun = Instant::now();
     let mut followed = container.engine.follow_supervised(&container.id, &run("00"), None, [0, 0]).await.unwrap();

@@ -9,7 +9,7 @@ use oncelet_shim::{Place, Word};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use crate::listener::{Listener, answer};
+use crate::listener::Listener;
 use crate::teller::{self, Teller};
 use crate::watch::{PATIENCE, STILL};
 use crate::{disk, process, run, spool};
@@ -18,10 +18,6 @@ use crate::{disk, process, run, spool};
 const SILENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn follow(place: &Place, from: [u64; 2]) -> Result<ExitCode, String> {
-    if !disk::is_claimed(place) {
-        answer(&Frame::NoClaim);
-        return Ok(ExitCode::SUCCESS);
-    }
     let changes = Changes::of(place).map_err(|error| format!("{}: {error}", place.gate()))?;
     let mut teller = Teller::new(place, from);
     if let Some(started) = disk::read_started(place) {

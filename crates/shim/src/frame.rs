@@ -44,6 +44,13 @@ pub enum Frame {
 pub struct Hello {
     /// [`crate::VERSION`].
     pub version: u32,
+    /// The number of its user.
+    pub uid: u32,
+    /// The number of its group.
+    pub gid: u32,
+    /// What is wrong with the directory of its user's runs, where something is: no run can be started until that is made anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// Words for people.
@@ -175,7 +182,7 @@ mod tests {
     #[test]
     fn frames_come_out_whole_however_the_bytes_are_cut() {
         let frames = [
-            Frame::Hello(Hello { version: 1 }),
+            Frame::Hello(Hello { version: 1, uid: 0, gid: 0, problem: None }),
             Frame::Output(Stream::Stdout, b"a\0b".to_vec()),
             Frame::Output(Stream::Stderr, Vec::new()),
             Frame::Refused,
@@ -201,9 +208,11 @@ mod tests {
     /// An engine that cannot start a supervisor says so in its place.
     #[test]
     fn frames_are_told_from_an_engines_words() {
-        for frame in
-            [Frame::Refused, Frame::Hello(Hello { version: 1 }), Frame::Output(Stream::Stdout, vec![b'x'; 70_000])]
-        {
+        for frame in [
+            Frame::Refused,
+            Frame::Hello(Hello { version: 1, uid: 0, gid: 0, problem: None }),
+            Frame::Output(Stream::Stdout, vec![b'x'; 70_000]),
+        ] {
             assert!(begins(&frame.encode()));
         }
         for words in ["OCI runtime exec failed: exec failed", "", "S"] {

@@ -5,16 +5,18 @@
 //! the supervisor's stdout. The truth is on the container's disk, the frames are how it usually gets out:
 //!
 //! ```text
-//! /.oncelet/                       0755
+//! /.oncelet/                       0755  root's
 //!   shim-<build>                   0755  the program
-//!   <full container ID>/           1777  so that the user of any exec can claim
+//!   <full container ID>.owners           [`Owners`] of what others made in the next when everybody could
+//!   <full container ID>/           0755  root's, and the directory of root's runs
 //!     <run>/                       0700  the gate: whoever makes this directory may start the program, nobody else
 //!       claim.json                       [`Claim`]: durable before the program is started
 //!       started.json                     [`Started`]
 //!       stop.json                        [`Stopped`]: somebody asked for its end
 //!       exit.json                        [`Exit`]: there before anybody is told, and durable right after
-//!     <run>.output/            0700  the spool: what the program wrote, until it is safe elsewhere
+//!     <run>.output/                0700  the spool: what the program wrote, until it is safe elsewhere
 //!       stdout.<offset>, stderr.<offset>   segments: each begins at this byte of its stream
+//!     <UID>/                       0755  that user's: the directory of its runs, with the same in it
 //! ```
 //!
 //! # Output
@@ -32,8 +34,20 @@
 //! into other containers, where its claims must not count.
 //!
 //! # Trust
-//! Whoever may run code in the container may also write here: a record proves what happened to a well-meaning user,
-//! and is no defence against a hostile one. Where the exec's user is root, only root can forge it.
+//! A record counts where nobody but root and the user of its run can have made it. The daemon makes the directory of each user
+//! through the engine, by the number that a supervisor of that user says it has ([`Task::Probe`]). A supervisor starts nothing
+//! unless the directory of its user and those above it are real directories, root's or its user's, which nobody else can write
+//! to. Every file there is opened without following links and without waiting, and read only if it is a regular file of
+//! root's or of that user and of at most [`LARGEST_PART`] bytes. The daemon checks the same in the headers of the engine's archives. So
+//! another user can neither forge a start or an end nor keep a run from starting; root and the run's own user can.
+//!
+//! Root's records can be forged by nobody less, so they count for runs of every user. Those of other users count for their own
+//! runs alone.
+//!
+//! Up to version 2 all users made their gates in `<container ID>/`, whose mode was 1777. What is left of them counts by its
+//! owner, as everything else: root's gates are where they were, and a gate of another user is one of its own runs, or none.
+//! Not every engine tells whose a file is: Podman's archives say of all that it is the container's user's. So root's
+//! supervisor lists once what is not root's ([`Task::Survey`]), as soon as nobody else can write there any more.
 
 pub mod frame;
 mod word;
@@ -43,7 +57,7 @@ pub use word::{Word, Words};
 use serde::{Deserialize, Serialize};
 
 /// The version of everything here. A supervisor of another version refuses an order.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Where everything of oncelet is in a container.
 pub const ROOT: &str = "/.oncelet";
@@ -53,6 +67,9 @@ pub const ORDER_VARIABLE: &str = "ONCELET_ORDER";
 
 /// Room that is kept for the record of the end before a program is started: no record of an end is longer.
 pub const ROOM: usize = 16 * 1024;
+
+/// Longer files are no parts of a record. The longest is a claim: its description comes in an environment variable.
+pub const LARGEST_PART: u64 = 256 * 1024;
 
 /// How many of the last bytes of a stream stand in the record of the end where not all of them were kept.
 pub const TAIL: usize = 2048;
@@ -66,6 +83,9 @@ pub mod file {
     pub const EXIT: &str = "exit.json";
 }
 
+/// Whose the entries of a container's directory are that are not root's, by name. Those that were made later are all root's.
+pub type Owners = std::collections::BTreeMap<String, u32>;
+
 /// Where the files of one run are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -76,22 +96,44 @@ pub struct Place {
     pub container: String,
     /// The run: 32 hex digits made of its key.
     pub run: String,
+    /// The number of the user in whose directory it is. Not in orders: a supervisor knows who it is.
+    #[serde(skip)]
+    pub user: u32,
 }
 
 impl Place {
-    /// The place of `run` in `container`.
+    /// The place of `run` in `container`, among the runs of root.
     pub fn new(container: &str, run: &str) -> Self {
-        Self { root: ROOT.to_owned(), container: container.to_owned(), run: run.to_owned() }
+        Self { root: ROOT.to_owned(), container: container.to_owned(), run: run.to_owned(), user: 0 }
     }
 
-    /// The directory of the container's runs.
+    /// The place of the same run among those of another user.
+    #[must_use]
+    pub fn of(&self, user: u32) -> Self {
+        Self { user, ..self.clone() }
+    }
+
+    /// The directory of the container, which is that of root's runs.
     pub fn container_dir(&self) -> String {
         format!("{}/{}", self.root, self.container)
     }
 
+    /// The list of what is not root's in the directory of the container.
+    pub fn owners(&self) -> String {
+        format!("{}.owners", self.container_dir())
+    }
+
+    /// The directory of the user's runs.
+    pub fn home(&self) -> String {
+        match self.user {
+            0 => self.container_dir(),
+            user => format!("{}/{user}", self.container_dir()),
+        }
+    }
+
     /// The gate, and the directory of the record.
     pub fn gate(&self) -> String {
-        format!("{}/{}", self.container_dir(), self.run)
+        format!("{}/{}", self.home(), self.run)
     }
 
     /// The directory of the output that is not safe elsewhere yet.
@@ -163,8 +205,13 @@ pub struct StdinDigest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Task {
-    /// Prove that it can run here, and that there is room for a record: answers [`frame::Frame::Hello`].
+    /// Prove that it can run here as this user, and that there is room for a record: answers [`frame::Frame::Hello`].
     Probe {
+        /// That of any run in the container.
+        place: Place,
+    },
+    /// List what is not root's in the directory of the container. For root's supervisor. Answers [`frame::Frame::Done`].
+    Survey {
         /// That of any run in the container.
         place: Place,
     },
@@ -424,6 +471,11 @@ pub struct Record {
     pub stopped: Option<Stopped>,
     /// The end.
     pub exit: Option<Exit>,
+    /// Why nothing behind the gate counts, where that is so: it is no gate that a supervisor of the run's user makes, and yet only
+    /// that user or root can have made it.
+    pub unsound: Option<String>,
+    /// What was found in place of parts. Those parts are absent.
+    pub remarks: Vec<String>,
 }
 
 /// Why a program could not be started.

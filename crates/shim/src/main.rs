@@ -7,6 +7,7 @@ mod children;
 mod clock;
 mod disk;
 mod follow;
+mod home;
 mod intake;
 mod limits;
 mod listener;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use oncelet_shim::frame::{Frame, Hello, Message};
-use oncelet_shim::{ORDER_VARIABLE, Order, Task, VERSION};
+use oncelet_shim::{ORDER_VARIABLE, Order, Place, Task, VERSION};
 
 use crate::listener::answer;
 
@@ -54,25 +55,37 @@ fn order() -> Result<Order, String> {
 
 fn carry_out(order: Order) -> Result<ExitCode, String> {
     match order.task {
-        Task::Probe { place } => {
-            disk::prove_room(&place)
-                .map_err(|error| format!("no record can be written at {}: {error}", place.container_dir()))?;
-            answer(&Frame::Hello(Hello { version: VERSION }));
-            Ok(ExitCode::SUCCESS)
-        }
+        Task::Probe { place } => probe(&home::mine(&place)),
+        Task::Survey { place } => home::survey(&home::mine(&place)).map(done),
         Task::Run { place, nonce, timeout_seconds, grace_seconds, stdin, log_limit, description } => {
             let command: Vec<OsString> = std::env::args_os().skip_while(|arg| arg != "--").skip(1).collect();
             let terms = run::Terms { nonce, timeout_seconds, grace_seconds, stdin, log_limit, description };
-            run::run(&place, &terms, &command)
+            run::run(&home::mine(&place), &terms, &command)
         }
-        Task::Follow { place, stdout_from, stderr_from } => follow::follow(&place, [stdout_from, stderr_from]),
-        Task::Stop { place, by, grace_seconds } => stop::stop(&place, by, grace_seconds),
+        Task::Follow { place, stdout_from, stderr_from } => match home::find(&place)? {
+            Some(place) => follow::follow(&place, [stdout_from, stderr_from]),
+            None => {
+                answer(&Frame::NoClaim);
+                Ok(ExitCode::SUCCESS)
+            }
+        },
+        Task::Stop { place, by, grace_seconds } => stop::stop(home::find(&place)?.as_ref(), by, grace_seconds),
         Task::Clean { places } => disk::clean(&places).map(done),
         Task::AwaitPort { port, stable_ms, limit_ms } => {
             Ok(port::await_open(port, Duration::from_millis(stable_ms), Duration::from_millis(limit_ms)))
         }
         Task::Forget { place } => disk::forget(&place).map(done),
     }
+}
+
+fn probe(place: &Place) -> Result<ExitCode, String> {
+    let problem = home::check(place).err();
+    if problem.is_none() {
+        disk::prove_room(place).map_err(|error| format!("no record can be written at {}: {error}", place.home()))?;
+    }
+    let (uid, gid) = (place.user, rustix::process::getegid().as_raw());
+    answer(&Frame::Hello(Hello { version: VERSION, uid, gid, problem }));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn done(_: ()) -> ExitCode {

@@ -20,7 +20,7 @@ use crate::spool::Spool;
 use crate::stdin::{self, NotTaken};
 use crate::teller::Teller;
 use crate::watch::{Prepared, watch};
-use crate::{clock, disk, limits, process};
+use crate::{clock, disk, home, limits, process};
 
 /// How many descriptors are kept free for what is opened while the program runs: segments of the spool, and what tells who is
 /// left of it.
@@ -42,6 +42,11 @@ pub(crate) struct Terms {
 /// neither safer.
 pub(crate) fn run(place: &Place, terms: &Terms, command: &[OsString]) -> Result<ExitCode, String> {
     let Some((program, args)) = command.split_first() else { return Err("the order names no program".to_owned()) };
+    home::check(place)?;
+    if is_refused(place)? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    home::clear_gate(place)?;
     let wrong = |what: &str, error: io::Error| format!("{what} {}: {error}", place.gate());
     let input = match terms.stdin.as_ref().map(|wanted| taken(place, wanted)).transpose()? {
         Some(Taken::Input(input)) => Some(input),
@@ -49,8 +54,12 @@ pub(crate) fn run(place: &Place, terms: &Terms, command: &[OsString]) -> Result<
         None => None,
     };
     if !disk::make_gate(place).map_err(|error| wrong("the claim cannot be made at", error))? {
-        answer(&Frame::Refused);
-        return Ok(ExitCode::SUCCESS);
+        // Made just now: it is a gate, or nothing is started.
+        return if is_refused(place)? {
+            Ok(ExitCode::SUCCESS)
+        } else {
+            Err(format!("{} comes and goes", place.gate()))
+        };
     }
     let begun = match begin(place, terms, program, args, input) {
         Ok(begun) => begun,
@@ -69,6 +78,20 @@ pub(crate) fn run(place: &Place, terms: &Terms, command: &[OsString]) -> Result<
     Ok(watch(place, terms, begun.started, begun.at, begun.prepared))
 }
 
+/// Whether the run was claimed, which is said then: before whoever comes too late has sent the program's stdin.
+fn is_refused(place: &Place) -> Result<bool, String> {
+    match home::gate(place) {
+        home::Gate::Open => Ok(false),
+        home::Gate::Closed => {
+            answer(&Frame::Refused);
+            Ok(true)
+        }
+        home::Gate::Unsound(problem) => {
+            Err(format!("{problem}, and nothing was started. Whoever made it has to remove it"))
+        }
+    }
+}
+
 enum Taken {
     Input(File),
     /// Nothing is to be started, and that was said.
@@ -77,11 +100,6 @@ enum Taken {
 
 /// Takes the program's input before the run is claimed.
 fn taken(place: &Place, wanted: &StdinDigest) -> Result<Taken, String> {
-    // Whoever comes too late is to hear it before it has sent everything.
-    if disk::is_claimed(place) {
-        answer(&Frame::Refused);
-        return Ok(Taken::Answered);
-    }
     match stdin::take(place, wanted) {
         Ok(input) => Ok(Taken::Input(input)),
         Err(NotTaken::Incomplete(message)) => {

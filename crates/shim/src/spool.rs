@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use oncelet_shim::{Place, Stream};
 
-use crate::{disk, limits};
+use crate::{disk, home, limits};
 
 /// How long a segment is at most.
 const LARGEST: u64 = 1024 * 1024;
@@ -47,6 +47,7 @@ struct Segment {
 impl Spool {
     /// Makes an empty one.
     pub(crate) fn make(place: &Place) -> io::Result<Self> {
+        home::clear(&place.spool())?;
         DirBuilder::new().mode(0o700).create(place.spool())?;
         let largest = limits::largest_file().unwrap_or(u64::MAX).min(LARGEST);
         Ok(Self { place: place.clone(), largest, segments: Default::default(), full_until: None, removed: 0 })
@@ -198,7 +199,7 @@ pub(crate) fn remove_until(place: &Place, safe: [u64; 2]) {
 
 /// Removes all of it.
 pub(crate) fn remove(place: &Place) -> io::Result<()> {
-    disk::ignore_absence(fs::remove_dir_all(place.spool()))
+    home::remove_dir(&place.spool())
 }
 
 /// Reads a stream from some offset on, while it is written or later.
@@ -271,7 +272,6 @@ impl Reader {
     }
 
     fn open_segment(&self, begin: u64) -> Option<(u64, File)> {
-        let file = disk::private().read(true).open(self.place.segment(self.stream, begin)).ok()?;
-        Some((begin, file))
+        Some((begin, home::open(&self.place.segment(self.stream, begin))?))
     }
 }

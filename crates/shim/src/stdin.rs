@@ -6,11 +6,11 @@ use std::io::{self, ErrorKind, Write};
 use oncelet_shim::{Place, StdinDigest, hex};
 use sha2::{Digest, Sha256};
 
-use crate::{disk, limits};
+use crate::{disk, home, limits};
 
 /// How much is read at a time.
 const PIECE: usize = 64 * 1024;
-/// How many names are tried for the file: one that is in the way may belong to another user.
+/// How many names are tried for the file: others may take theirs just now.
 const NAMES: u32 = 16;
 
 /// Why the input is not there.
@@ -25,13 +25,13 @@ pub(crate) enum NotTaken {
 /// file has no name: it goes away with whoever reads it.
 pub(crate) fn take(place: &Place, wanted: &StdinDigest) -> Result<File, NotTaken> {
     let no_place = |error: &dyn std::fmt::Display| {
-        let (bytes, dir) = (wanted.bytes, place.container_dir());
+        let (bytes, dir) = (wanted.bytes, place.home());
         NotTaken::NoPlace(format!("no room for the {bytes} bytes of stdin in the container, at {dir}: {error}"))
     };
     if let Some(limit) = limits::largest_file().filter(|limit| *limit < wanted.bytes) {
         return Err(no_place(&format!("files may have {limit} bytes there (RLIMIT_FSIZE)")));
     }
-    if let Some(free) = limits::free_space(&place.container_dir()).filter(|free| *free < wanted.bytes) {
+    if let Some(free) = limits::free_space(&place.home()).filter(|free| *free < wanted.bytes) {
         return Err(no_place(&format!("{free} bytes are free")));
     }
     let (mut file, input) = nameless(place).map_err(|error| no_place(&error))?;
@@ -68,6 +68,7 @@ fn nameless(place: &Place) -> io::Result<(File, File)> {
     let mut number = 0;
     loop {
         let path = format!("{}.stdin{number}", place.gate());
+        home::clear(&path)?;
         match disk::private().write(true).create_new(true).open(&path) {
             Ok(file) => {
                 let input = disk::private().read(true).open(&path);

@@ -16,9 +16,11 @@ const LOOK: Duration = Duration::from_millis(10);
 /// After how long a process that does not end at SIGKILL is left alone.
 const HUNG: Duration = Duration::from_secs(5);
 
-/// Ends the program of `place`, as somebody outside asks.
-pub(crate) fn stop(place: &Place, by: StopReason, grace_seconds: u64) -> Result<ExitCode, String> {
-    if disk::is_claimed(place) && disk::read_exit(place).is_none() {
+/// Ends the program of `place`, if there is one, as somebody outside asks.
+pub(crate) fn stop(place: Option<&Place>, by: StopReason, grace_seconds: u64) -> Result<ExitCode, String> {
+    if let Some(place) = place
+        && disk::read_exit(place).is_none()
+    {
         match ask(place, by) {
             // It may have ended meanwhile.
             Err(error) if disk::read_exit(place).is_none() => return Err(format!("{}: {error}", place.gate())),

@@ -225,9 +225,14 @@ impl Watch<'_> {
             stopped,
         };
         // Room was kept for it. Where even that does not help, it is tried as long as somebody may make room.
-        if self.prepared.end.write(self.place, &exit).is_err() {
-            self.retry_at = Some(now + Duration::from_secs(1));
-            return;
+        match self.prepared.end.write(self.place, &exit) {
+            // Whoever listens is still told of it.
+            Err(error) if disk::is_spoilt(&error) => {}
+            Err(_) => {
+                self.retry_at = Some(now + Duration::from_secs(1));
+                return;
+            }
+            Ok(()) => {}
         }
         self.exit = Some(exit);
         self.progress.1 = now;

@@ -94,11 +94,11 @@ async fn forget_in_container(engine: &Engine, record: &RunRecord) -> Result<()> 
         // What it remembered went with it.
         return Ok(());
     }
-    let run = record.key.digest();
-    if !engine.has_record(&id, &run).await? {
+    let (run, user) = (record.key.digest(), record.program.user.as_deref());
+    if !engine.has_record(&id, &run, user).await? {
         return Ok(());
     }
-    match engine.forget_run(&id, &run, record.program.user.as_deref()).await {
+    match engine.forget_run(&id, &run, user).await {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::ContainerNotRunning => {
             bail!("{container} remembers the run, too, and has to run to forget it; start it and try again")

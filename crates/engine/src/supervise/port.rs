@@ -35,7 +35,7 @@ impl Engine {
         limit: Duration,
     ) -> Result<PortProbe, Error> {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let supervisor = self.supervise(container).await?;
+        let supervisor = self.supervise(container, None).await?;
         let task = Task::AwaitPort { port, stable_ms: ms(stable), limit_ms: ms(limit) };
         let exec = self.create_task(&supervisor, task, None, true).await?;
         let (running, stdin) = self.start_supervisor(&exec, container).await?;

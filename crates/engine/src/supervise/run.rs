@@ -108,12 +108,9 @@ impl SupervisedRun {
     }
 }
 
-/// The first frame that comes.
-pub(super) async fn first_frame(running: RunningExec) -> Result<Frame, String> {
-    Frames::new(running).next().await.map_err(|end| match end {
-        SupervisedEnd::FailedToStart { message, .. } | SupervisedEnd::Lost { message } => message,
-        other => format!("{other:?}"),
-    })
+/// The first frame that comes, or what came instead.
+pub(super) async fn first_frame(running: RunningExec) -> Result<Frame, SupervisedEnd> {
+    Frames::new(running).next().await
 }
 
 /// The frames in what an exec writes.

@@ -16,14 +16,22 @@ pub(crate) struct Disk(pub(crate) TempDir);
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("c")).unwrap();
-        fs::set_permissions(dir.path().join("c"), fs::Permissions::from_mode(0o1777)).unwrap();
-        Self(dir)
+        let disk = Self(tempfile::tempdir().unwrap());
+        fs::set_permissions(disk.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(disk.0.path().join("c")).unwrap();
+        disk.make_home();
+        disk
     }
 
+    /// Makes the directory of this user's runs.
+    fn make_home(&self) {
+        fs::create_dir_all(self.place("").home()).unwrap();
+    }
+
+    /// The place of a run of this user.
     pub(crate) fn place(&self, run: &str) -> Place {
-        Place { root: self.0.path().to_str().unwrap().to_owned(), container: "c".into(), run: run.into() }
+        let root = self.0.path().to_str().unwrap().to_owned();
+        Place { root, container: "c".into(), run: run.into(), user: rustix::process::geteuid().as_raw() }
     }
 
     pub(crate) fn run(&self, run: &str) -> Task {
@@ -48,7 +56,7 @@ impl Disk {
 
     /// The names of everything that is there of runs.
     pub(crate) fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.path().join("c")).unwrap();
+        let entries = fs::read_dir(self.place("").home()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
@@ -128,12 +136,13 @@ impl Disk {
     pub(crate) fn small(size: &str) -> Option<Self> {
         let disk = Self::new();
         let dir = disk.0.path().join("c");
-        let options = format!("size={size},mode=1777");
+        let options = format!("size={size},mode=0755");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&dir).status();
         if !mounted.is_ok_and(|it| it.success()) {
             eprintln!("SKIPPED: a small disk: this user may not mount one");
             return None;
         }
+        disk.make_home();
         Some(disk)
     }
 

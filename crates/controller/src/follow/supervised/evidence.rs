@@ -29,12 +29,13 @@ pub(crate) async fn look(ctx: &Ctx, run: &RunRecord) -> Result<Seen, EngineError
     };
     let container = container_of(run)?;
     let mut life = life_of(ctx, &container).await?;
-    let record = ctx.engine.read_record(&container, &run.key.digest()).await?;
+    let user = run.program.user.as_deref();
+    let record = ctx.engine.read_record(&container, &run.key.digest(), user).await?;
     if record.is_none() {
         // The disk may have gone between the two looks.
         life = life_of(ctx, &container).await?;
     }
-    let gate = record.as_ref().map_or(Gate::Open, gate);
+    let gate = record.as_ref().map_or(Gate::Open, |record| gate(run, record));
     let finding = examine(&run.state, &gate, &life, hint).of_program(&run.program);
     Ok(Seen { finding, gate, life, record })
 }
@@ -73,7 +74,11 @@ fn life(state: &ContainerState) -> Life {
     }
 }
 
-fn gate(record: &Record) -> Gate {
+fn gate(run: &RunRecord, record: &Record) -> Gate {
+    let unsound = record.unsound.clone().or_else(|| strange(run, record));
+    if let Some(message) = unsound {
+        return Gate::Unsound { message };
+    }
     match &record.exit {
         Some(exit) => Gate::Recorded(witnessed(exit)),
         None => Gate::Closed {
@@ -82,6 +87,20 @@ fn gate(record: &Record) -> Gate {
             container_started_at: record.claim.as_ref().and_then(described).and_then(|it| it.container_started_at),
         },
     }
+}
+
+/// Why a record is not that of the launch that the store knows, where it knows of a start.
+///
+/// A launch is named by the moment of its claim in the store and by its object. The nonce beside them is another one after a
+/// take-over. Before a start is known, the record of an earlier launch is as good: it is that of an exec that was given
+/// up and came late, or of a run that the store has lost, and is taken back.
+fn strange(run: &RunRecord, record: &Record) -> Option<String> {
+    if !matches!(run.state, RunState::Running { .. }) {
+        return None;
+    }
+    let description = described(record.claim.as_ref()?)?;
+    (description.key != run.key || !description.is_of(run))
+        .then(|| "it is the record of another launch than the one whose start is stored".to_owned())
 }
 
 /// What lies beside a claim.

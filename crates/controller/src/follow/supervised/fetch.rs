@@ -71,7 +71,8 @@ impl Watch {
         if from[0] >= kept[0] && from[1] >= kept[1] {
             return Ok(());
         }
-        let mut output = self.ctx.engine.read_output(&self.container, &self.digest, from).await?;
+        let output = self.ctx.engine.read_output(&self.container, &self.digest, self.user(), from);
+        let mut output = output.await?;
         while let Some((stream, offset, bytes)) = output.try_next().await? {
             let sink = self.outputs.get_mut(stored(stream));
             let wanted = usize::try_from(kept[stream as usize].saturating_sub(offset)).unwrap_or(usize::MAX);
