@@ -22,6 +22,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     dir: StoreDir,
+    uuid: Uuid,
     readers: SqlitePool,
     daemon: Option<Daemon>,
 }
@@ -70,8 +71,14 @@ pub struct Filter {
 }
 
 impl Store {
-    pub(crate) fn assemble(readers: SqlitePool, dir: StoreDir, daemon: Option<Daemon>) -> Self {
-        Self(Arc::new(Inner { dir, readers, daemon }))
+    pub(crate) fn assemble(readers: SqlitePool, dir: StoreDir, uuid: Uuid, daemon: Option<Daemon>) -> Self {
+        Self(Arc::new(Inner { dir, uuid, readers, daemon }))
+    }
+
+    /// What tells this store from every other one. It stays the same as long as the store lives, and a copy of the store has the
+    /// same.
+    pub fn uuid(&self) -> Uuid {
+        self.0.uuid
     }
 
     /// Who this daemon is to the store; `None` for a reader.

@@ -13,6 +13,13 @@ use super::status::{START_DELAYED, STOP_REQUESTED, Trouble};
 
 /// The label with `namespace/name` of the `Container` that made the engine's container.
 pub(crate) const LABEL_OWNER: &str = "oncelet.dev/container";
+/// The label with the UUID of the store of the daemon that made it: whose it is among several that share an engine. Containers that
+/// releases before it made have none.
+pub(crate) const LABEL_STORE: &str = "oncelet.dev/store";
+/// The label that is another one in each container that is made: one that came with an image proves nothing.
+pub(crate) const LABEL_MADE: &str = "oncelet.dev/made";
+/// The label with the ID of the container that is removed once this one has started.
+pub(crate) const LABEL_REPLACES: &str = "oncelet.dev/replaces";
 /// The label with the declared spec that it was made from; nothing in it is resolved, so no secret is.
 pub(crate) const LABEL_SPEC: &str = "oncelet.dev/spec";
 /// The label with the lifecycle key.
