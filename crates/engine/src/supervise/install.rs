@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::TASK;
 use crate::engine::{CALL, SLOW_CALL};
-use crate::{ContainerId, Engine, Error, ErrorKind};
+use crate::{ContainerId, Engine, Error, ErrorKind, patience};
 
 /// The program; empty where it was built for another system than the containers'.
 static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/supervisor"));
@@ -75,6 +75,7 @@ impl Engine {
     /// # Errors
     /// `NotSupervisable` where that is impossible: the message says why, for people.
     pub async fn supervise(&self, container: &ContainerId) -> Result<Supervisor, Error> {
+        let _waits = patience::wait();
         let known = self.supervisors().of(container);
         // One at a time for each container.
         let mut known = known.lock().await;
