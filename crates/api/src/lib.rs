@@ -49,6 +49,10 @@ pub const RERUN_ANNOTATION: &str = "oncelet.dev/rerun";
 /// at once.
 pub const RETRY_ANNOTATION: &str = "oncelet.dev/retry";
 
+/// The annotation of a `Container` that takes over the container with this ID, which another oncelet made for an object of the same
+/// namespace and name: the way back to it for whoever has lost the store of that oncelet.
+pub const ADOPT_ANNOTATION: &str = "oncelet.dev/adopt";
+
 /// The finalizer of objects with `onDelete: Kill`: they stay until their program is over.
 pub const KILL_FINALIZER: &str = "oncelet.dev/kill-program";
 

@@ -2,7 +2,9 @@
 
 mod plan;
 mod pull;
+mod replace;
 pub(crate) mod status;
+mod whose;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use oncelet_core::{Program, Resolved, resolve};
 use oncelet_engine::{
     Container as EngineContainer, ContainerId, Engine, Error as EngineError, ErrorKind, NewContainer,
 };
+use oncelet_store::{Filter, Store};
+use uuid::Uuid;
 
 use crate::context::Ctx;
 use crate::events::{event, warnings};
@@ -22,9 +26,11 @@ use crate::exec::Error;
 use crate::publish::{STALE, write_status};
 use crate::work::Action;
 use crate::{convert, finalizer, inputs};
-use plan::{LABEL_KEY, LABEL_OWNER, LABEL_SESSION, LABEL_SPEC, LABEL_UID, Plan, lifecycle_key, plan, removes};
+use plan::{LABEL_KEY, LABEL_REPLACES, LABEL_SPEC, LABEL_UID, Plan, lifecycle_key, plan, removes};
 use pull::Image;
-use status::{Trouble, project};
+use replace::{Failure, replace};
+use status::{RECREATE_FAILED, Trouble, project};
+use whose::{LABEL_MADE, LABEL_OWNER, LABEL_SESSION, LABEL_STORE, LABELS, Us, label, owner};
 
 /// The net under every lost event.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -54,11 +60,14 @@ pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Act
         }
         (false, _) => {}
     }
-    let found = match ctx.engine.container(&engine_name(&container)).await {
-        Ok(found) => found,
+    let (found, store, has_runs) = match found(&ctx, &container).await {
+        Ok(Some(known)) => known,
+        // Another daemon of this store is making it anew.
+        Ok(None) => return Ok(Action::requeue(STALE)),
         Err(error) => return publish(&ctx, &container, Err(Trouble::engine(&error)), None).await,
     };
-    let plan = plan(&container, ctx.engines.session(), found.as_ref());
+    let us = Us { store: store.as_deref(), session: ctx.engines.session(), has_runs };
+    let plan = plan(&container, us, found.as_ref());
     tracing::debug!(object = %container.name_any(), ?plan, "planned");
     let mut container = container;
     if matches!(plan, Plan::Create | Plan::Recreate { .. }) {
@@ -69,8 +78,65 @@ pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Act
         };
     }
     let story = plan.story(&engine_name(&container));
-    let result = Box::pin(act(&ctx, &container, found, plan)).await?;
-    publish(&ctx, &container, result, story).await
+    match Box::pin(act(&ctx, &container, found, store, plan)).await? {
+        Some(result) => publish(&ctx, &container, result, story).await,
+        None => Ok(Action::requeue(STALE)),
+    }
+}
+
+/// The engine's container of the object's name with the labels that are its own, the UUID of the store, and whether that has runs in
+/// the container. A replacement that was cut off is settled before; `None` where that is another daemon's work now.
+async fn found(
+    ctx: &Ctx,
+    container: &Container,
+) -> Result<Option<(Option<EngineContainer>, Option<String>, bool)>, EngineError> {
+    let open = ctx.store.get().ok();
+    let store = open.as_ref().map(|store| store.uuid().to_string());
+    let mut found = named(ctx, container).await?;
+    let makes = plan::makes(container);
+    let may_be_unsettled = found.as_ref().is_none_or(|found| label(found, LABEL_REPLACES).is_some());
+    if let Some(open) = open.as_ref().filter(|_| makes && may_be_unsettled) {
+        let Ok(Some(_right)) = open.exclusive(&owner(container)) else { return Ok(None) };
+        // Looked at again: somebody may have settled it before it was our turn.
+        found = named(ctx, container).await?;
+        let us = Us { store: store.as_deref(), session: ctx.engines.session(), has_runs: false };
+        found = match replace::settle(ctx, container, us, found.as_ref()).await? {
+            Some(theirs) => Some(theirs),
+            None => named(ctx, container).await?,
+        };
+    }
+    // Where the labels say that it is ours, the store need not be asked.
+    let is_plain = |found: &EngineContainer| label(found, LABEL_STORE) == store.as_deref();
+    let has_runs = match found.as_ref().filter(|found| makes && label(found, LABEL_OWNER).is_some() && !is_plain(found)) {
+        Some(found) => has_runs_in(open.as_ref(), found).await,
+        None => false,
+    };
+    Ok(Some((found, store, has_runs)))
+}
+
+/// The engine's container of the object's name.
+async fn named(ctx: &Ctx, container: &Container) -> Result<Option<EngineContainer>, EngineError> {
+    let mut found = ctx.engine.container(&engine_name(container)).await?;
+    if let Some(found) = found.as_mut().filter(|_| plan::makes(container)) {
+        own_labels(&ctx.engine, found).await?;
+    }
+    Ok(found)
+}
+
+/// Whether the store knows of runs in `found`.
+async fn has_runs_in(store: Option<&Store>, found: &EngineContainer) -> bool {
+    let Some(store) = store else { return false };
+    let filter = Filter { container: Some(found.id.to_string()), limit: Some(1), ..Filter::default() };
+    store.list(filter).await.is_ok_and(|runs| !runs.is_empty())
+}
+
+/// Leaves `found` those labels that are its own: see [`whose::forget_inherited`].
+async fn own_labels(engine: &Engine, found: &mut EngineContainer) -> Result<(), EngineError> {
+    if found.labels.keys().any(|key| key.starts_with(LABELS)) {
+        let image = engine.image_labels(found.image_id.as_deref().unwrap_or(&found.image)).await?;
+        whose::forget_inherited(&mut found.labels, &image);
+    }
+    Ok(())
 }
 
 /// Whether the engine's container is removed when the object is deleted.
@@ -80,9 +146,15 @@ fn goes_with_its_object(container: &Container) -> bool {
 
 /// Removes what goes with a deleted object, and lets the object go.
 async fn end(ctx: &Ctx, container: &Container) -> Result<Action, Error> {
+    let (found, store, has_runs) = match found(ctx, container).await {
+        Ok(Some(known)) => known,
+        Ok(None) => return Ok(Action::requeue(STALE)),
+        Err(error) => return publish(ctx, container, Err(Trouble::engine(&error)), None).await,
+    };
+    let us = Us { store: store.as_deref(), session: ctx.engines.session(), has_runs };
     let removed = async {
-        match ctx.engine.container(&engine_name(container)).await? {
-            Some(found) if removes(container, ctx.engines.session(), &found) => remove(&ctx.engine, &found.id).await,
+        match found {
+            Some(found) if removes(container, us, &found) => remove(&ctx.engine, &found.id).await,
             _ => Ok(()),
         }
     };
@@ -111,39 +183,67 @@ async fn remove(engine: &Engine, id: &ContainerId) -> Result<(), EngineError> {
 /// # Errors
 /// The first that is in the way; what can be removed is.
 pub async fn remove_sessions(engine: &Engine, sessions: &[String]) -> Result<usize, EngineError> {
-    let found = engine.labelled(LABEL_SESSION).await?;
+    let found = engine.labelled(LABEL_SESSION, None).await?;
     let theirs = found.into_iter().filter(|(_, session)| sessions.contains(session));
-    let removed = futures::future::join_all(theirs.map(async |(id, _)| remove(engine, &id).await)).await;
-    removed.into_iter().try_fold(0, |count, result| result.map(|()| count + 1))
+    let removed = futures::future::join_all(theirs.map(async |(id, session)| {
+        let Some(mut found) = engine.container(id.as_str()).await? else { return Ok(0) };
+        own_labels(engine, &mut found).await?;
+        // Not one that somebody has made from an image of ours.
+        if label(&found, LABEL_SESSION) != Some(&session) {
+            return Ok(0);
+        }
+        remove(engine, &id).await.map(|()| 1)
+    }));
+    removed.await.into_iter().try_fold(0, |count, result| result.map(|more: usize| count + more))
 }
 
-/// Carries out the plan. What stands in the way is a value: it goes into the status.
+/// Carries out the plan. What stands in the way is a value: it goes into the status. `None` asks for another look soon.
 async fn act(
     ctx: &Ctx,
     container: &Container,
     found: Option<EngineContainer>,
+    store: Option<String>,
     plan: Plan,
-) -> Result<Result<EngineContainer, Trouble>, Error> {
+) -> Result<Option<Result<EngineContainer, Trouble>>, Error> {
     let result = match (plan, found) {
         (Plan::Leave, Some(found)) => Ok(found),
-        (Plan::Refuse(trouble), _) => return Ok(Err(trouble)),
+        (Plan::Refuse(trouble), _) => return Ok(Some(Err(trouble))),
         (Plan::Start, Some(found)) => start(ctx, &found).await,
         (Plan::Stop, Some(found)) => stop(ctx, &found).await,
-        (Plan::Recreate { .. }, Some(found)) => match new_container(ctx, container).await? {
-            Ok(new) => match remove(&ctx.engine, &found.id).await {
-                Ok(()) => create(ctx, &new).await,
-                Err(error) => Err(error),
-            },
-            Err(trouble) => return Ok(Err(trouble)),
-        },
-        (Plan::Create | Plan::Leave | Plan::Start | Plan::Stop | Plan::Recreate { .. }, _) => {
-            match new_container(ctx, container).await? {
-                Ok(new) => create(ctx, &new).await,
-                Err(trouble) => return Ok(Err(trouble)),
+        (plan, found) => {
+            let new = match new_container(ctx, container, store.unwrap_or_default()).await? {
+                Ok(new) => new,
+                Err(trouble) => return Ok(Some(Err(trouble))),
+            };
+            match (plan, found) {
+                (Plan::Recreate { .. }, Some(old)) => return Ok(recreate(ctx, container, &old, new).await),
+                _ => create(ctx, &new).await,
             }
         }
     };
-    Ok(result.map_err(|error| Trouble::engine(&error)))
+    Ok(Some(result.map_err(|error| Trouble::engine(&error))))
+}
+
+/// `None` where another daemon is at it, or has to look first.
+async fn recreate(
+    ctx: &Ctx,
+    container: &Container,
+    old: &EngineContainer,
+    new: NewContainer,
+) -> Option<Result<EngineContainer, Trouble>> {
+    let right = ctx.store.get().and_then(|store| store.exclusive(&owner(container)).map_err(|error| error.to_string()));
+    let Ok(Some(_right)) = right else { return None };
+    match replace(ctx, old, new).await {
+        Ok(made) => Some(Ok(made)),
+        // Another daemon was faster.
+        Err(Failure::Engine(error)) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
+            let is_there = ctx.engine.container(old.id.as_str()).await.is_ok_and(|found| found.is_some());
+            is_there.then(|| Err(Trouble::engine(&error)))
+        }
+        Err(Failure::Engine(error)) => Some(Err(Trouble::engine(&error))),
+        Err(Failure::NoStart(trouble)) => Some(Err(trouble)),
+        Err(Failure::GivenUp) => None,
+    }
 }
 
 async fn create(ctx: &Ctx, new: &NewContainer) -> Result<EngineContainer, EngineError> {
@@ -173,7 +273,11 @@ async fn look(ctx: &Ctx, name_or_id: &str) -> Result<EngineContainer, EngineErro
 }
 
 /// The container to make, or what is missing for it.
-async fn new_container(ctx: &Ctx, container: &Container) -> Result<Result<NewContainer, Trouble>, Error> {
+async fn new_container(
+    ctx: &Ctx,
+    container: &Container,
+    store: String,
+) -> Result<Result<NewContainer, Trouble>, Error> {
     let spec = &container.spec;
     let program = Program {
         command: spec.command.clone().unwrap_or_default(),
@@ -188,13 +292,26 @@ async fn new_container(ctx: &Ctx, container: &Container) -> Result<Result<NewCon
         Err(missing) => return Ok(Err(Trouble::input(&missing))),
     };
     let mut labels: BTreeMap<_, _> = spec.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect();
-    labels.insert(LABEL_OWNER.to_owned(), plan::owner(container));
-    labels.insert(LABEL_SPEC.to_owned(), plan::declared(spec));
-    labels.insert(LABEL_KEY.to_owned(), lifecycle_key(spec));
-    if spec.mode == ContainerMode::Session {
-        labels.insert(LABEL_UID.to_owned(), container.uid().unwrap_or_default());
-        labels.extend(ctx.engines.session().map(|session| (LABEL_SESSION.to_owned(), session.to_owned())));
+    if let Some(key) = labels.keys().find(|key| key.starts_with(LABELS)) {
+        let message = format!("the label {key} cannot be set: those that begin with {LABELS} are oncelet's own");
+        return Ok(Err(Trouble { reason: "LabelReserved", message }));
     }
+    let session = spec.mode == ContainerMode::Session;
+    let (uid, in_session) = (container.uid().filter(|_| session), ctx.engines.session().filter(|_| session));
+    // Each of them, always: what is not set is the image's to say.
+    labels.extend(
+        [
+            (LABEL_OWNER, owner(container)),
+            (LABEL_STORE, store),
+            (LABEL_MADE, Uuid::new_v4().to_string()),
+            (LABEL_REPLACES, String::new()),
+            (LABEL_SPEC, plan::declared(spec)),
+            (LABEL_KEY, lifecycle_key(spec)),
+            (LABEL_UID, uid.unwrap_or_default()),
+            (LABEL_SESSION, in_session.unwrap_or_default().to_owned()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value)),
+    );
     Ok(Ok(convert::new_container(spec, engine_name(container), args, env, labels)))
 }
 
@@ -209,6 +326,10 @@ pub(crate) async fn publish(
         Ok(_) => RESYNC,
         Err(trouble) if trouble.is_wanted() => RESYNC,
         Err(trouble) if trouble.reason == pull::FAILED => pull::PAUSE,
+        // Nothing that helps announces itself.
+        Err(trouble) if trouble.reason == RECREATE_FAILED => RESYNC,
+        // Each try renames the old container and back.
+        Err(_) if story.as_ref().is_some_and(|(reason, _)| *reason == plan::RECREATED) => pull::PAUSE,
         Err(_) => POLL,
     };
     let status = project(container, ctx.engine.endpoint(), &result, (ctx.now)());

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
+use oncelet_engine::Patience;
 use tokio::time::Instant;
 
 use crate::context::one_line;
 use crate::work::Action;
 
-/// The reconcile of an exec makes a few requests, each with an end of its own: one that takes longer than this hangs.
+/// The reconcile of an exec is short, but for its waits for the engine: one that takes longer than this hangs.
 const HUNG: Duration = Duration::from_mins(5);
-/// The sweep for runs without a daemon comes every ten seconds, and asks the engine for each.
+/// The sweep for runs without a daemon comes every ten seconds, and does not wait for what it begins.
 const STILL: Duration = Duration::from_mins(2);
 
 const BEGINNING: &str = "the controller is beginning";
@@ -42,10 +43,10 @@ pub struct Progress(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// When the last sweep ended, and why the store cannot be used then; `None` before the controller runs.
+    /// When the last sweep began, and why the store cannot be used then; `None` before the controller runs.
     swept: Option<(Instant, Result<(), String>)>,
-    /// The reconciles that go on and are to end soon, by number.
-    running: HashMap<u64, (String, Instant)>,
+    /// The reconciles that go on and are to end soon, by number: of what, since when, and how far they wait for an engine.
+    running: HashMap<u64, (String, Instant, Patience)>,
     reconciles: u64,
     /// Why a watch does not work now, by kind.
     watches: HashMap<&'static str, Result<(), String>>,
@@ -56,15 +57,17 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the daemon does no work any more, which only a restart can help; `None` where it does.
+    /// Why the daemon does no work any more, which only a restart can help; `None` where it does. An engine that does not answer is
+    /// no reason: another daemon would wait for it as well.
     pub fn stuck(&self) -> Option<String> {
         let state = self.state();
-        let hung = state.running.values().filter(|(_, since)| since.elapsed() > HUNG).min_by_key(|(_, since)| *since);
+        let busy = state.running.values().filter_map(|(object, begun, patience)| Some((object, patience.busy_since(*begun)?)));
+        let hung = busy.filter(|(_, since)| since.elapsed() > HUNG).min_by_key(|(_, since)| *since);
         if let Some((object, since)) = hung {
             return Some(format!("the reconcile of {object} goes on for {} s", since.elapsed().as_secs()));
         }
         let still = state.swept.as_ref().map(|(at, _)| at.elapsed()).filter(|since| *since > STILL);
-        still.map(|since| format!("the last look for abandoned runs ended {} s ago", since.as_secs()))
+        still.map(|since| format!("the last look for abandoned runs was {} s ago", since.as_secs()))
     }
 
     /// Whether the controller has begun, and each of its watches works.
@@ -81,7 +84,7 @@ impl Progress {
         self.state().swept.as_ref().map_or_else(|| Err(BEGINNING.to_owned()), |(_, store)| store.clone())
     }
 
-    /// A sweep has ended, with or without a store.
+    /// A sweep has begun, with or without a store.
     pub(crate) fn swept(&self, store: Result<(), String>) {
         self.state().swept = Some((Instant::now(), store));
     }
@@ -104,8 +107,9 @@ impl Progress {
         K: Resource<DynamicType = ()>,
     {
         let controller = kind.name;
-        let running = Running::begin(self.clone(), object, kind);
-        let result = work.await;
+        let patience = Patience::default();
+        let running = Running::begin(self.clone(), object, kind, patience.clone());
+        let result = patience.during(work).await;
         let outcome = if result.is_ok() { "success" } else { "error" };
         metrics::counter!("controller_runtime_reconcile_total", "controller" => controller, "result" => outcome)
             .increment(1);
@@ -124,14 +128,14 @@ struct Running {
 }
 
 impl Running {
-    fn begin<K: Resource<DynamicType = ()>>(progress: Progress, object: &K, kind: Kind) -> Self {
+    fn begin<K: Resource<DynamicType = ()>>(progress: Progress, object: &K, kind: Kind, patience: Patience) -> Self {
         let (since, controller) = (Instant::now(), kind.name);
         let mut state = progress.state();
         state.reconciles += 1;
         let number = state.reconciles;
         if kind.ends_soon {
             let name = format!("{} {}/{}", K::kind(&()), object.namespace().unwrap_or_default(), object.name_any());
-            state.running.insert(number, (name, since));
+            state.running.insert(number, (name, since, patience));
         }
         drop(state);
         metrics::gauge!("controller_runtime_active_workers", "controller" => controller).increment(1);
@@ -167,7 +171,7 @@ mod tests {
         assert_eq!(progress.stuck(), None);
 
         let exec = ContainerExec::new("seed", ContainerExecSpec::default());
-        let running = Running::begin(progress.clone(), &exec, Kind::CONTAINER_EXEC);
+        let running = Running::begin(progress.clone(), &exec, Kind::CONTAINER_EXEC, Patience::default());
         for _ in 0..4 {
             tokio::time::advance(STILL * 9 / 10).await;
             progress.swept(Ok(()));
@@ -180,7 +184,7 @@ mod tests {
         let container: Container =
             serde_json::from_value(serde_json::json!({"metadata": {"name": "db"}, "spec": {"mode": "session"}}))
                 .unwrap();
-        let _pulls = Running::begin(progress.clone(), &container, Kind::CONTAINER);
+        let _pulls = Running::begin(progress.clone(), &container, Kind::CONTAINER, Patience::default());
         for _ in 0..4 {
             tokio::time::advance(STILL * 9 / 10).await;
             progress.swept(Ok(()));

@@ -1,5 +1,6 @@
 //! Brings a run whose daemon is gone to its true end.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use oncelet_core::{Blocked, Capture, Finding, Ownership, Reason, RunRecord, RunState, Verdict, judge};
@@ -7,6 +8,7 @@ use oncelet_engine::ContainerId;
 use oncelet_faults::gives_up;
 use oncelet_store::{Advance, Filter, Lease, Store, StoreError};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::context::{Ctx, one_line};
 use crate::follow::supervised::{Step, container_of, exec_id, look, watch};
@@ -15,6 +17,9 @@ use crate::steps::Step as Told;
 
 /// How long between two lines about how far the recovery is.
 const TELL: Duration = Duration::from_secs(2);
+
+/// How long a look is waited for.
+const MOMENTS: Duration = Duration::from_secs(5);
 
 /// Why nobody watched.
 const KILLED: &str = "the oncelet that started it is gone";
@@ -39,16 +44,48 @@ pub(crate) async fn recover(
     }
 }
 
-/// Recovers the runs that daemons left behind, whether or not their objects exist: a record must not stay open
-/// because nobody applies its object again. What may still start is left to the object that asks for it.
-pub(crate) async fn recover_all(ctx: &Ctx, store: &Store) -> Result<(), Blocked> {
-    let open = store.list(Filter { open_only: true, ..Filter::default() }).await.map_err(store_problem)?;
-    let mut left = Vec::new();
-    for record in open {
-        if let Some((record, Ownership::Gone)) = store.lookup(&record.key).await.map_err(store_problem)? {
-            left.push(record);
+/// The looks for runs that daemons left behind, one for each engine that has some: none waits for another.
+#[derive(Default)]
+pub(crate) struct Sweeps(HashMap<Option<String>, AbortOnDropHandle<Result<(), Blocked>>>);
+
+impl Sweeps {
+    /// Recovers the runs that daemons left behind, whether or not their objects exist: a record must not stay open because nobody
+    /// applies its object again. What may still start is left to the object that asks for it.
+    ///
+    /// Returns what is in the way, as far as that shows within moments. What takes longer goes on, and no second look begins in that
+    /// engine before it is over.
+    pub(crate) async fn go_on(&mut self, ctx: &Ctx, store: &Store) -> Result<(), Blocked> {
+        let open = store.list(Filter { open_only: true, ..Filter::default() }).await.map_err(store_problem)?;
+        let mut left: HashMap<Option<String>, Vec<RunRecord>> = HashMap::new();
+        for record in open {
+            if let Some((record, Ownership::Gone)) = store.lookup(&record.key).await.map_err(store_problem)? {
+                left.entry(record.engine_id.clone()).or_default().push(record);
+            }
         }
+        for (engine, runs) in left {
+            if !self.0.contains_key(&engine) {
+                let sweep = tokio::spawn(recover_each(ctx.clone(), store.clone(), runs));
+                self.0.insert(engine, AbortOnDropHandle::new(sweep));
+            }
+        }
+        let until = Instant::now() + MOMENTS;
+        let mut all = Ok(());
+        for engine in self.0.keys().cloned().collect::<Vec<_>>() {
+            let Some(sweep) = self.0.get_mut(&engine) else { continue };
+            match tokio::time::timeout_at(until, sweep).await {
+                Ok(result) => {
+                    self.0.remove(&engine);
+                    // A defect in a look is one of the whole.
+                    all = all.and(result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
+                }
+                Err(_) => tracing::debug!("a look for abandoned runs goes on in the engine {engine:?}"),
+            }
+        }
+        all
     }
+}
+
+async fn recover_each(ctx: Ctx, store: Store, left: Vec<RunRecord>) -> Result<(), Blocked> {
     let mut all = Ok(());
     let mut told = Instant::now();
     for (done, record) in left.iter().enumerate() {
@@ -57,7 +94,7 @@ pub(crate) async fn recover_all(ctx: &Ctx, store: &Store) -> Result<(), Blocked>
             told = Instant::now();
         }
         // One whose engine is away holds up no other.
-        all = all.and(recover_alone(ctx, store, record).await);
+        all = all.and(recover_alone(&ctx, &store, record).await);
     }
     all
 }

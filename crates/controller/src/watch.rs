@@ -1,5 +1,6 @@
 //! Watches the API server and the engine, and calls the reconciles.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use oncelet_api::{Container, ContainerExec};
 use oncelet_engine::{ContainerAction, Engine, EngineEvent};
+use oncelet_store::Filter;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +43,9 @@ const COLLECT: Duration = Duration::from_mins(10);
 /// How long between two looks for open runs whose daemon is gone and whose objects nobody has applied again. A look costs as
 /// much as there are open runs.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// How long between two looks for engines that nothing names any more.
+const RETIRE: Duration = Duration::from_secs(5);
 
 /// What the controller needs.
 pub struct Config {
@@ -123,7 +128,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let of_engines = received(engines_of_execs).flat_map_unordered(None, {
         let (execs, containers) = (exec_objects.shown().clone(), container_objects.shown().clone());
         let lives = ctx.lives.clone();
-        move |engine| Box::pin(execs_of_engine(&engine, execs.clone(), containers.clone(), lives.clone()))
+        move |(engine, retired)| {
+            let events = execs_of_engine(&engine, execs.clone(), containers.clone(), lives.clone());
+            Box::pin(events.take_until(retired.cancelled_owned()))
+        }
     });
     let triggers = stream::select_all([
         execs_in(changed_containers, exec_objects.shown().clone()).boxed(),
@@ -144,7 +152,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     ));
     let triggers = received(engines_of_containers).flat_map_unordered(None, {
         let containers = container_objects.shown().clone();
-        move |engine| Box::pin(containers_of_engine(&engine, containers.clone()))
+        move |(engine, retired)| {
+            let events = containers_of_engine(&engine, containers.clone());
+            Box::pin(events.take_until(retired.cancelled_owned()))
+        }
     });
     let calls = Calls { touched: touched_containers, triggers, all: stream::pending() };
     let of_containers = ctx.clone();
@@ -159,6 +170,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     ctx.watch(recover_always(ctx.clone(), progress));
     ctx.watch(collect_always(ctx.clone()));
+    ctx.watch(retire_always(ctx.clone()));
     ctx.watch(health::check_always(ctx.clone()));
     futures::join!(execs, containers);
     await_programs(&ctx).await;
@@ -275,11 +287,12 @@ where
 
 /// Recovers what dead daemons left: at the start, and when one dies beside this one.
 async fn recover_always(ctx: Ctx, progress: Progress) {
+    let mut sweeps = recover::Sweeps::default();
     loop {
         let store = ctx.store.get();
-        let usable = store.as_ref().map(drop).map_err(Clone::clone);
+        progress.swept(store.as_ref().map(drop).map_err(Clone::clone));
         let result = match store {
-            Ok(store) => recover::recover_all(&ctx, &store).await.map_err(|blocked| blocked.message),
+            Ok(store) => sweeps.go_on(&ctx, &store).await.map_err(|blocked| blocked.message),
             Err(message) => Err(message),
         };
         let pause = match result {
@@ -289,7 +302,6 @@ async fn recover_always(ctx: Ctx, progress: Progress) {
                 Duration::from_secs(2)
             }
         };
-        progress.swept(usable);
         tokio::time::sleep(pause).await;
     }
 }
@@ -299,11 +311,32 @@ async fn collect_always(ctx: Ctx) {
     loop {
         tokio::time::sleep(COLLECT).await;
         let Ok(store) = ctx.store.get() else { continue };
-        for engine in ctx.engines.all() {
-            if let Err(message) = collect::collect(&engine, &store, (ctx.now)()).await {
+        let engines = ctx.engines.all();
+        // At once: one that does not answer holds up no other.
+        futures::future::join_all(engines.iter().map(async |engine| {
+            if let Err(message) = collect::collect(engine, &store, (ctx.now)()).await {
                 tracing::debug!("nothing is forgotten now of {}: {message}", engine.endpoint());
             }
+        }))
+        .await;
+    }
+}
+
+/// Lets go of engines that nothing names any more.
+async fn retire_always(ctx: Ctx) {
+    loop {
+        tokio::time::sleep(RETIRE).await;
+        let of_containers = ctx.containers.shown().state();
+        let of_execs = ctx.execs.shown().state();
+        let mut names: HashSet<String> = of_containers.iter().filter_map(|it| it.spec.engine.clone()).collect();
+        names.extend(of_execs.iter().filter_map(|it| it.spec.engine.clone()));
+        if let Ok(store) = ctx.store.get() {
+            let open = store.list(Filter { open_only: true, ..Filter::default() }).await;
+            // What is not known is not let go.
+            let Ok(open) = open else { continue };
+            names.extend(open.into_iter().map(|run| run.engine));
         }
+        ctx.engines.retire(&names);
     }
 }
 

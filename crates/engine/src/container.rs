@@ -11,14 +11,15 @@ use std::{
 };
 
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use jiff::Timestamp;
 
 use crate::{
     Engine, Error, Product,
     engine::{CALL, SLOW_CALL},
-    limits,
+    limits, patience,
 };
 
 pub use create::{Healthcheck, Mount, MountKind, NetworkRequest, NewContainer, PortRequest, RestartPolicy};
@@ -165,6 +166,7 @@ impl Engine {
     pub async fn container(&self, name_or_id: &str) -> Result<Option<Container>, Error> {
         let reference = name_or_id.trim_start_matches('/');
         limits::check_reference(reference)?;
+        let _waits = patience::wait();
         self.inspections().ask(reference, || self.container_now(reference)).await
     }
 
@@ -178,9 +180,11 @@ impl Engine {
         }
     }
 
-    /// The containers that have this label, whether they run or not: their IDs and the label's values.
-    pub async fn labelled(&self, label: &str) -> Result<Vec<(ContainerId, String)>, Error> {
-        let filters = HashMap::from([("label", vec![label])]);
+    /// The containers that have this label, or this label with this value, whether they run or not: their IDs and the label's
+    /// values.
+    pub async fn labelled(&self, label: &str, value: Option<&str>) -> Result<Vec<(ContainerId, String)>, Error> {
+        let wanted = value.map_or_else(|| label.to_owned(), |value| format!("{label}={value}"));
+        let filters = HashMap::from([("label", vec![wanted])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found = self
             .call("container_list", CALL, |docker| async move { docker.list_containers(Some(options)).await })
@@ -222,6 +226,26 @@ impl Engine {
         })
         .await
         .map_err(|error| error.about_container(id.as_str()))
+    }
+
+    /// Gives a container another name. That it has it already is no error.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where the name is taken.
+    pub async fn rename_container(&self, id: &ContainerId, name: &str) -> Result<(), Error> {
+        limits::check_reference(name)?;
+        let options = RenameContainerOptionsBuilder::default().name(name).build();
+        let renamed = self
+            .call("container_rename", CALL, |docker| async move { docker.rename_container(id.as_str(), options).await })
+            .await;
+        match renamed {
+            // Docker's way to say so; Podman does nothing.
+            Err(Error::Rejected { message, .. }) if message.contains("same name as its current name") => Ok(()),
+            Err(Error::Rejected { message, .. }) if message.contains("already in use") => {
+                Err(Error::Conflict { name: name.to_owned(), holder: None })
+            }
+            other => other.map_err(|error| error.about_container(id.as_str())),
+        }
     }
 
     /// Removes a container and its anonymous volumes. A running one only with `force`, which kills it.

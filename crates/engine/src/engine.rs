@@ -7,17 +7,20 @@ use std::{
     time::Duration,
 };
 
-use bollard::Docker;
+use bollard::{BollardRequest, Docker};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::{
     Container, Endpoint, Error,
     endpoint::{self, Target},
+    patience,
+    pulse::{self, Pulse},
     remote::Tunnel,
     shared::Shared,
     starts::Starts,
     supervise::Supervisors,
+    wire::{self, Allowance},
 };
 
 /// Ordinary calls.
@@ -40,9 +43,13 @@ struct Inner {
     candidates: Vec<Target>,
     searched: String,
     resolved: OnceLock<Resolved>,
-    product: OnceCell<Product>,
+    product: OnceLock<Product>,
     starts: Starts,
-    identity: OnceCell<String>,
+    identity: OnceLock<String>,
+    /// Questions about the engine itself: what it is, and which.
+    about: Shared<Result<Info, Error>>,
+    which: Shared<Result<String, Error>>,
+    pulse: Pulse,
     tells_owners: OnceCell<bool>,
     inspections: Shared<Result<Option<Container>, Error>>,
     supervisors: Supervisors,
@@ -57,6 +64,7 @@ struct Resolved {
 }
 
 /// What a connection is made to.
+#[derive(Clone, Debug)]
 pub(crate) enum Address {
     /// A socket on this machine.
     Unix(PathBuf),
@@ -109,9 +117,12 @@ impl Engine {
             candidates,
             searched,
             resolved: OnceLock::new(),
-            product: OnceCell::new(),
+            product: OnceLock::new(),
             starts: Starts::default(),
-            identity: OnceCell::new(),
+            identity: OnceLock::new(),
+            about: Shared::default(),
+            which: Shared::default(),
+            pulse: Pulse::default(),
             tells_owners: OnceCell::new(),
             inspections: Shared::default(),
             supervisors: Supervisors::default(),
@@ -144,13 +155,21 @@ impl Engine {
 
     /// The product, asked once.
     pub(crate) async fn product(&self) -> Result<Product, Error> {
-        self.inner.product.get_or_try_init(|| async { Ok(self.info().await?.product) }).await.copied()
+        if let Some(product) = self.inner.product.get() {
+            return Ok(*product);
+        }
+        let info = self.inner.about.ask("", || self.info()).await?;
+        Ok(*self.inner.product.get_or_init(|| info.product))
     }
 
     /// What tells this engine from another one behind the same address: containers that it does not know are gone only if it
     /// is the one that had them. Asked once, for those who only note it.
     pub async fn identity(&self) -> Result<String, Error> {
-        self.inner.identity.get_or_try_init(|| self.identity_now()).await.cloned()
+        if let Some(identity) = self.inner.identity.get() {
+            return Ok(identity.clone());
+        }
+        let identity = self.inner.which.ask("", || self.identity_now()).await?;
+        Ok(self.inner.identity.get_or_init(|| identity).clone())
     }
 
     /// The same, asked now: another engine may have taken the address.
@@ -232,15 +251,37 @@ impl Engine {
         }
     }
 
-    /// A client for one request. The HTTP client keeps no connections between requests, so nothing is lost by making
-    /// it anew; and made once it would insist on the socket's existence at that moment.
-    pub(crate) fn client(&self) -> Result<Docker, Error> {
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.inner.pulse
+    }
+
+    /// Whether the engine answers: see [`Pulse`].
+    pub(crate) async fn ready(&self) -> Result<(), Error> {
+        let _waits = patience::wait();
+        let ask = || async {
+            let answer = async {
+                let asked = wire::get(self.address()?, "/_ping").await;
+                asked.map_err(|error| Error::from_bollard(self.endpoint(), error))
+            };
+            match tokio::time::timeout(pulse::PATIENCE, answer).await {
+                // Whatever it says, it answers.
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err((self.explained(error), false)),
+                Err(_) => Err((self.explained(self.late(pulse::PATIENCE)), true)),
+            }
+        };
+        Box::pin(self.pulse().check(ask)).await
+    }
+
+    /// A client for one request. It keeps no connections between requests, so nothing is lost by making it anew. `allowance` bounds
+    /// what the engine answers.
+    pub(crate) fn client(&self, allowance: &Allowance) -> Result<Docker, Error> {
+        let (address, allowance) = (self.address()?, allowance.clone());
+        let transport =
+            move |request: BollardRequest| wire::exchange(address.clone(), allowance.clone(), request);
         let version = bollard::API_DEFAULT_VERSION;
-        match self.address()? {
-            Address::Unix(path) => Docker::connect_with_unix(&path.to_string_lossy(), CLIENT_SECONDS, version),
-            Address::Http(authority) => Docker::connect_with_http(&authority, CLIENT_SECONDS, version),
-        }
-        .map_err(|error| Error::from_bollard(self.endpoint(), error))
+        Docker::connect_with_custom_transport(transport, Some("http://localhost"), CLIENT_SECONDS, version)
+            .map_err(|error| Error::from_bollard(self.endpoint(), error))
     }
 
     /// Makes one request, with an end. `operation` is what metrics call it.
@@ -253,7 +294,10 @@ impl Engine {
     where
         F: Future<Output = Result<T, bollard::errors::Error>>,
     {
-        let answer = request(self.client()?);
+        self.ready().await?;
+        // What takes longer is bounded elsewhere, and must not be in the way of what does not.
+        let _turn = if limit <= CALL { self.pulse().turn().await } else { None };
+        let answer = request(self.client(&Allowance::default())?);
         self.within(operation, limit, async {
             answer.await.map_err(|error| Error::from_bollard(self.endpoint(), error))
         })
@@ -267,10 +311,15 @@ impl Engine {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let begun = Instant::now();
+        let waits = patience::wait();
         let answer = tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or_else(|_| {
-            let text = format!("no answer within {} seconds", limit.as_secs());
-            Err(self.unreachable(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
+            self.pulse().doubt();
+            Err(self.late(limit))
         });
+        drop(waits);
+        if let Ok(_) | Err(Error::NotFound { .. } | Error::Rejected { .. }) = &answer {
+            self.pulse().answered();
+        }
         let result = match &answer {
             // What is not there, or not as it would have to be, is an answer, too.
             Ok(_) | Err(Error::NotFound { .. } | Error::Rejected { status: 304 | 404 | 409, .. }) => "success",
@@ -279,6 +328,11 @@ impl Engine {
         let took = metrics::histogram!("oncelet_engine_request_duration_seconds", "operation" => operation, "result" => result);
         took.record(begun.elapsed());
         answer.map_err(|error| self.explained(error))
+    }
+
+    pub(crate) fn late(&self, limit: Duration) -> Error {
+        let text = format!("no answer within {} seconds", limit.as_secs());
+        self.unreachable(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
     }
 
     pub(crate) fn unreachable(&self, source: std::io::Error) -> Error {

@@ -3,6 +3,10 @@
 use std::sync::Arc;
 
 use crate::ContainerId;
+use crate::wire::TooLarge;
+
+/// In bytes, of an engine's own words in a message.
+const LONGEST_MESSAGE: usize = 4096;
 
 type Source = Arc<dyn std::error::Error + Send + Sync>;
 
@@ -172,12 +176,25 @@ impl Error {
         Self::Protocol { endpoint: endpoint.to_owned(), source: source.into().into() }
     }
 
+    /// A refusal in the engine's words, as far as they fit into a message: who reads it has not asked for more.
+    pub(crate) fn rejected(status: u16, message: &str) -> Self {
+        let mut end = message.len().min(LONGEST_MESSAGE);
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        let plain = |c: char| if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+        let mut text: String = message[..end].chars().map(plain).collect();
+        if end < message.len() {
+            text.push('…');
+        }
+        Self::Rejected { status, message: text }
+    }
+
     pub(crate) fn from_bollard(endpoint: &str, error: bollard::errors::Error) -> Self {
         use bollard::errors::Error as Bollard;
         match error {
-            Bollard::DockerResponseServerError { status_code, message } => {
-                Self::Rejected { status: status_code, message }
-            }
+            Bollard::DockerResponseServerError { status_code, message } => Self::rejected(status_code, &message),
+            error if TooLarge::is_behind(&error) => Self::protocol(endpoint, TooLarge),
             Bollard::HyperLegacyError { .. }
             | Bollard::HyperResponseError { .. }
             | Bollard::IOError { .. }
@@ -247,6 +264,14 @@ mod tests {
             let error = rejected(status, message);
             assert!(error.is_ambiguous() && error.kind() == ErrorKind::Rejected, "{error}");
         }
+    }
+
+    #[test]
+    fn what_an_engine_says_is_cut_and_moves_no_cursor() {
+        let Error::Rejected { message, .. } = Error::rejected(500, &format!("\u{1b}[2J{}", "ä".repeat(1 << 20))) else {
+            panic!("it is a refusal");
+        };
+        assert!(message.len() < LONGEST_MESSAGE + 10 && message.starts_with("\u{fffd}[2J") && message.ends_with("ä…"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bollard::{errors::Error as BollardError, models::EventMessage, query_paramet
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 
-use crate::{ContainerId, Engine, Error, ExecId, Product, engine::CALL};
+use crate::{ContainerId, Engine, Error, ExecId, Product, engine::CALL, wire::Allowance};
 
 /// From [`Engine::events`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,7 +219,9 @@ async fn subscribe(engine: &Engine) -> Result<Source, Error> {
     let now = engine.now().await?;
     let filters = HashMap::from([("type", vec!["container"])]);
     let options = EventsOptionsBuilder::default().since(&unix_time(now)).filters(&filters).build();
-    Ok(Box::pin(engine.client()?.events(Some(options))))
+    let allowance = Allowance::default();
+    let events = engine.client(&allowance)?.events(Some(options));
+    Ok(Box::pin(events.inspect(move |_| allowance.renew())))
 }
 
 /// Engines take seconds and nanoseconds, and not all of them RFC 3339.

@@ -4,13 +4,16 @@ use std::{fmt, pin::Pin, str::FromStr};
 
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bytes::Bytes;
+use futures::StreamExt;
 use tokio::io::AsyncWrite;
 
 use crate::{
     ContainerId, Engine, Error,
     engine::{CALL, SLOW_CALL},
-    follow, limits, start_failure,
+    follow::{self, RawOutput},
+    limits, patience, start_failure,
     starts::Turn,
+    wire::Allowance,
 };
 
 pub use crate::follow::RunningExec;
@@ -209,7 +212,7 @@ impl Engine {
             user: new.user.clone(),
             ..CreateExecOptions::default()
         };
-        let _turn = self.starts().turn(container).await;
+        let _turn = self.turn(container).await;
         let created = self
             .call("exec_create", CALL, |docker| async move { docker.create_exec(container.as_str(), options).await })
             .await
@@ -241,7 +244,7 @@ impl Engine {
         }
         let container =
             before.container.ok_or_else(|| Error::protocol(self.endpoint(), "an exec without a container"))?;
-        let turn = self.starts().turn(&container).await;
+        let turn = self.turn(&container).await;
         // Only now: while it waited the container may have begun another life.
         let life = follow::Life::observe(self, &container).await?;
         Ok(self.start(exec, container, Some(life), turn).await?.0)
@@ -254,8 +257,13 @@ impl Engine {
         exec: &ExecId,
         container: &ContainerId,
     ) -> Result<(RunningExec, Option<Stdin>), Error> {
-        let turn = self.starts().turn(container).await;
+        let turn = self.turn(container).await;
         self.start(exec, container.clone(), None, turn).await
+    }
+
+    async fn turn(&self, container: &ContainerId) -> Turn {
+        let _waits = patience::wait();
+        self.starts().turn(container).await
     }
 
     async fn start(
@@ -266,13 +274,20 @@ impl Engine {
         turn: Turn,
     ) -> Result<(RunningExec, Option<Stdin>), Error> {
         let options = StartExecOptions { detach: false, tty: false, output_capacity: None };
-        let started =
-            self.call("exec_start", SLOW_CALL, |docker| async move {
-                docker.start_exec(exec.as_str(), Some(options)).await
+        self.ready().await?;
+        let allowance = Allowance::default();
+        let docker = self.client(&allowance)?;
+        let started = self
+            .within("exec_start", SLOW_CALL, async {
+                let started = docker.start_exec(exec.as_str(), Some(options)).await;
+                started.map_err(|error| Error::from_bollard(self.endpoint(), error))
             })
             .await;
         let (output, input) = match started.map_err(|error| refusal_to_start(exec, error)) {
-            Ok(StartExecResults::Attached { output, input }) => (output, input),
+            Ok(StartExecResults::Attached { output, input }) => {
+                let output: RawOutput = Box::pin(output.inspect(move |_| allowance.renew()));
+                (output, input)
+            }
             Ok(StartExecResults::Detached) => {
                 return Err(Error::protocol(self.endpoint(), "the engine did not attach to the program"));
             }

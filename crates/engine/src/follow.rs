@@ -41,7 +41,7 @@ const SOON: Duration = Duration::from_millis(15);
 /// The same for a supervisor, whose first word mostly says so.
 const LATE: Duration = Duration::from_millis(250);
 
-type RawOutput = Pin<Box<dyn Stream<Item = Result<LogOutput, BollardError>> + Send>>;
+pub(crate) type RawOutput = Pin<Box<dyn Stream<Item = Result<LogOutput, BollardError>> + Send>>;
 
 /// A program that has been started, and its output. From [`Engine::start_exec`].
 ///

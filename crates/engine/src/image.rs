@@ -6,7 +6,7 @@ use bollard::{auth::DockerCredentials, models::CreateImageInfo, query_parameters
 use docker_credential::DockerCredential;
 use futures::StreamExt;
 
-use crate::{Engine, Error, engine::CALL, limits};
+use crate::{Engine, Error, engine::CALL, limits, wire::Allowance};
 
 /// How far a pull is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,16 @@ impl Engine {
         }
     }
 
+    /// The labels that an image gives to each container made from it; none where there is no such image.
+    pub async fn image_labels(&self, image: &str) -> Result<BTreeMap<String, String>, Error> {
+        limits::check_image(image)?;
+        match self.call("image_inspect", CALL, |docker| async move { docker.inspect_image(image).await }).await {
+            Ok(found) => Ok(found.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect()),
+            Err(Error::Rejected { status: 404, .. }) => Ok(BTreeMap::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gets the image from its registry, with the credentials that this user has for it in Docker's configuration, and tells how far it is whenever that changes. There is no limit to how long it may
     /// take; dropping the call gives it up.
     ///
@@ -43,14 +53,17 @@ impl Engine {
         let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).build();
         let registry = registry(image).to_owned();
         let credentials = tokio::task::spawn_blocking(move || credentials(&registry)).await.unwrap_or_default();
-        let docker = self.client()?;
+        self.ready().await?;
+        let allowance = Allowance::default();
+        let docker = self.client(&allowance)?;
         let mut answers = std::pin::pin!(docker.create_image(Some(options), None, credentials));
         let mut layers = Layers::default();
         let mut last = Progress::default();
         while let Some(answer) = answers.next().await {
+            allowance.renew();
             let answer = answer.map_err(|error| Error::from_bollard(self.endpoint(), error))?;
-            if let Some(message) = answer.error_detail.as_ref().and_then(|detail| detail.message.clone()) {
-                return Err(Error::Rejected { status: 500, message });
+            if let Some(message) = answer.error_detail.as_ref().and_then(|detail| detail.message.as_ref()) {
+                return Err(Error::rejected(500, message));
             }
             layers.note(&answer);
             if layers.progress() != last {

@@ -39,11 +39,14 @@ mod in_use;
 mod inspect;
 mod limits;
 mod pace;
+mod patience;
+mod pulse;
 mod remote;
 mod shared;
 mod start_failure;
 mod starts;
 pub mod supervise;
+mod wire;
 
 pub use container::{
     Container, ContainerId, ContainerState, Health, Healthcheck, InvalidContainerId, Mount, MountKind, NetworkRequest,
@@ -55,3 +58,4 @@ pub use error::{Error, ErrorKind};
 pub use events::{ContainerAction, EngineEvent};
 pub use exec::{ExecEnd, ExecEvent, ExecId, ExecState, FailureReason, LostReason, NewExec, OutputStream, RunningExec};
 pub use image::Progress;
+pub use patience::Patience;

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use rustls::{
@@ -19,12 +20,19 @@ use rustls::{
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Interest},
     net::{TcpStream, UnixListener, UnixStream},
     process::Command,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_rustls::TlsConnector;
+
+/// How long the other side may take for a connection, or to take what is sent.
+const STUCK: Duration = Duration::from_mins(2);
+/// How long between two looks whether anybody still listens.
+const LOOK: Duration = Duration::from_secs(1);
+/// Of what an ssh says of its troubles, in bytes.
+const LARGEST_COMPLAINT: u64 = 64 * 1024;
 
 /// Where an engine is, and how to get there.
 #[derive(Clone, PartialEq, Eq)]
@@ -203,9 +211,20 @@ impl Drop for Tunnel {
 }
 
 async fn accept(listener: UnixListener, remote: Remote, dir: PathBuf, trouble: Trouble) {
-    while let Ok((mut stream, _)) = listener.accept().await {
+    // They end with the tunnel.
+    let mut connections = JoinSet::new();
+    loop {
+        // Both arms only wait, so either may be dropped.
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(_) => return,
+            },
+            Some(_) = connections.join_next() => continue,
+        };
         let (remote, dir, trouble) = (remote.clone(), dir.clone(), Arc::clone(&trouble));
-        tokio::spawn(async move {
+        connections.spawn(async move {
+            let mut stream = stream;
             let result = match &remote {
                 Remote::Tls(tls) => through_tls(&mut stream, tls).await,
                 Remote::Ssh(ssh) => through_ssh(&mut stream, ssh.command(&dir), &trouble).await,
@@ -220,10 +239,15 @@ async fn accept(listener: UnixListener, remote: Remote, dir: PathBuf, trouble: T
 }
 
 async fn through_tls(stream: &mut UnixStream, tls: &Tls) -> io::Result<()> {
-    let tcp = TcpStream::connect(&tls.authority).await?;
-    tcp.set_nodelay(true)?;
-    let mut engine = TlsConnector::from(Arc::clone(&tls.config)).connect(tls.name.clone(), tcp).await?;
-    match tokio::io::copy_bidirectional(stream, &mut engine).await {
+    let connect = async {
+        let tcp = TcpStream::connect(&tls.authority).await?;
+        tcp.set_nodelay(true)?;
+        TlsConnector::from(Arc::clone(&tls.config)).connect(tls.name.clone(), tcp).await
+    };
+    let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "no TLS connection comes about");
+    let engine = tokio::time::timeout(STUCK, connect).await.map_err(silent)??;
+    let (from, to) = tokio::io::split(engine);
+    match pump(stream, from, to).await {
         // The other side refuses our certificate only after it has been taken for done here.
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error),
         // How either side ends a connection is between the two of them.
@@ -234,34 +258,60 @@ async fn through_tls(stream: &mut UnixStream, tls: &Tls) -> io::Result<()> {
 async fn through_ssh(stream: &mut UnixStream, mut command: Command, trouble: &Trouble) -> io::Result<()> {
     let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut ssh = pipes.kill_on_drop(true).spawn().map_err(|error| io::Error::other(format!("ssh: {error}")))?;
-    let (Some(mut to), Some(mut from), Some(errors)) = (ssh.stdin.take(), ssh.stdout.take(), ssh.stderr.take()) else {
+    let (Some(to), Some(from), Some(errors)) = (ssh.stdin.take(), ssh.stdout.take(), ssh.stderr.take()) else {
         return Ok(());
     };
     // Not waited for: the process that shares the connection keeps it open.
     let trouble = Arc::clone(trouble);
     tokio::spawn(async move {
-        let mut lines = BufReader::new(errors).lines();
+        let mut lines = BufReader::new(errors.take(LARGEST_COMPLAINT)).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             *trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("ssh: {line}"));
         }
     });
+    let _ = pump(stream, from, to).await;
+    Ok(())
+}
+
+/// Carries bytes both ways until the engine says that it is over, or nobody is there any more on this machine: an engine that says
+/// nothing must not keep connections and processes.
+async fn pump(
+    stream: &mut UnixStream,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+) -> io::Result<()> {
     let (mut read, mut write) = stream.split();
     let sending = async {
-        let _ = tokio::io::copy(&mut read, &mut to).await;
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = read.read(&mut buffer).await {
+            let sent = async {
+                to.write_all(&buffer[..length]).await?;
+                to.flush().await
+            };
+            if !matches!(tokio::time::timeout(STUCK, sent).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+        let _ = tokio::time::timeout(STUCK, to.shutdown()).await;
         drop(to);
-        // The engine may have much to say after the last question.
-        std::future::pending::<()>().await;
+        // The engine may have much to say after the last question, if somebody listens.
+        while let Ok(ready) = read.ready(Interest::WRITABLE).await {
+            if ready.is_write_closed() {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     };
     let receiving = async {
-        let _ = tokio::io::copy(&mut from, &mut write).await;
+        let received = tokio::io::copy(&mut from, &mut write).await;
         let _ = write.shutdown().await;
+        received.map(drop)
     };
-    // The connection is over when the engine says so.
+    // Either arm is dropped only once the connection is over.
     tokio::select! {
-        () = sending => {}
-        () = receiving => {}
+        () = sending => Ok(()),
+        received = receiving => received,
     }
-    Ok(())
 }
 
 /// Where Docker's own command looks for certificates.
@@ -284,6 +334,42 @@ mod tests {
         for bad in ["", "@box", "-oProxyCommand=x", "box:none", "me:secret@box", "box/a b", "box/$(x)"] {
             assert!(Ssh::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    /// An engine behind it may be silent: what a call that was given up leaves behind must go.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_nobody_uses_any_more_ends_although_the_engine_says_nothing() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (engine, tunnel) = tokio::io::duplex(64);
+        let pumping = tokio::spawn(async move {
+            let (from, to) = tokio::io::split(tunnel);
+            pump(&mut theirs, from, to).await
+        });
+        drop(ours);
+        pumping.await.unwrap().unwrap();
+        drop(engine);
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_the_last_question_arrives() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let (mut engine, tunnel) = tokio::io::duplex(64);
+        let pumping = tokio::spawn(async move {
+            let (from, to) = tokio::io::split(tunnel);
+            pump(&mut theirs, from, to).await
+        });
+        ours.write_all(b"question").await.unwrap();
+        ours.shutdown().await.unwrap();
+        let mut asked = Vec::new();
+        engine.read_to_end(&mut asked).await.unwrap();
+        // As long as somebody listens.
+        tokio::time::sleep(LOOK * 2).await;
+        engine.write_all(b"answer").await.unwrap();
+        drop(engine);
+        let mut answer = Vec::new();
+        ours.read_to_end(&mut answer).await.unwrap();
+        assert_eq!((asked.as_slice(), answer.as_slice()), (b"question".as_slice(), b"answer".as_slice()));
+        pumping.await.unwrap().unwrap();
     }
 
     #[test]

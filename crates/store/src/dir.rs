@@ -41,6 +41,11 @@ impl StoreDir {
         self.0.join("runs.lock")
     }
 
+    /// The lock of those who do the work of this name, one of a few hundred.
+    pub(crate) fn work_lock(&self, name: &str) -> PathBuf {
+        self.0.join("work").join(format!("{}.lock", name.bytes().fold(0u8, |sum, byte| sum.wrapping_mul(31) ^ byte)))
+    }
+
     /// What tells which store the database must be.
     pub(crate) fn sidecar(&self) -> PathBuf {
         self.0.join("store.json")
@@ -96,6 +101,11 @@ impl StoreDir {
             _ => OpenError::File { path: path.into(), source },
         }
     }
+}
+
+/// Makes a directory that only this user may read, where it is missing.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Options for a file that only this user may read.

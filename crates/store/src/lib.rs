@@ -39,4 +39,4 @@ pub use collect::{ABSENT_FOR, KnownContainer};
 pub use error::{OpenError, StoreError};
 pub use log::{Chunk, LogReader, LogSummary, LogWriter, Logs, Stream};
 pub use owner::OwnerId;
-pub use store::{Advance, Claim, Filter, Store};
+pub use store::{Advance, Claim, Exclusive, Filter, Store};

@@ -41,8 +41,9 @@ impl Store {
         let life = SignOfLife::create(&dir.owners(), id).map_err(|error| dir.file_error(dir.owners(), error))?;
         let row = introduce(&mut conn, &dir, id, now).await.map_err(|error| dir.database_error(error))?;
         drop(lock);
+        let uuid = sidecar.uuid;
         let writer = Writer::spawn(dir.clone(), sidecar, conn, min_free, life);
-        Ok(Self::assemble(connect::reader_pool(&dir), dir, Some(Daemon { id, row, min_free, writer })))
+        Ok(Self::assemble(connect::reader_pool(&dir), dir, uuid, Some(Daemon { id, row, min_free, writer })))
     }
 
     /// Opens the store in `dir` for reading. Makes nothing.
@@ -60,7 +61,7 @@ impl Store {
         let mut conn = pool.acquire().await.map_err(|error| dir.database_error(error))?;
         connect::verify(&mut conn, &dir, &sidecar).await?;
         drop(conn);
-        Ok(Self::assemble(pool, dir, None))
+        Ok(Self::assemble(pool, dir, sidecar.uuid, None))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The store, as its users see it.
 
+use std::fs::{File, TryLockError};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -22,9 +23,14 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     dir: StoreDir,
+    uuid: Uuid,
     readers: SqlitePool,
     daemon: Option<Daemon>,
 }
+
+/// The sole right to some work, until dropped. From [`Store::exclusive`].
+#[derive(Debug)]
+pub struct Exclusive(#[expect(dead_code, reason = "closing the file is what unlocks it")] File);
 
 /// What a store has that may write.
 pub(crate) struct Daemon {
@@ -70,8 +76,33 @@ pub struct Filter {
 }
 
 impl Store {
-    pub(crate) fn assemble(readers: SqlitePool, dir: StoreDir, daemon: Option<Daemon>) -> Self {
-        Self(Arc::new(Inner { dir, readers, daemon }))
+    pub(crate) fn assemble(readers: SqlitePool, dir: StoreDir, uuid: Uuid, daemon: Option<Daemon>) -> Self {
+        Self(Arc::new(Inner { dir, uuid, readers, daemon }))
+    }
+
+    /// What tells this store from every other one. It stays the same as long as the store lives, and a copy of the store has the
+    /// same.
+    pub fn uuid(&self) -> Uuid {
+        self.0.uuid
+    }
+
+    /// The sole right, among all daemons that share this store, to the work of this name, until dropped; `None` while somebody has
+    /// it. It ends with the process, however that ends. Other names may share a right: who is refused tries again later.
+    ///
+    /// # Errors
+    /// The file of the lock cannot be made.
+    pub fn exclusive(&self, name: &str) -> Result<Option<Exclusive>, StoreError> {
+        let path = self.0.dir.work_lock(name);
+        let open = || {
+            path.parent().map_or(Ok(()), dir::make_private)?;
+            let file = dir::private().read(true).write(true).create(true).truncate(false).open(&path)?;
+            match file.try_lock() {
+                Ok(()) => Ok(Some(Exclusive(file))),
+                Err(TryLockError::WouldBlock) => Ok(None),
+                Err(TryLockError::Error(error)) => Err(error),
+            }
+        };
+        open().map_err(StoreError::file(&path))
     }
 
     /// Who this daemon is to the store; `None` for a reader.

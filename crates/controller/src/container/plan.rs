@@ -9,18 +9,19 @@ use oncelet_engine::{Container as EngineContainer, ContainerState};
 use serde_json::{Map, Value};
 
 use super::engine_name;
-use super::status::{START_DELAYED, STOP_REQUESTED, Trouble};
+use super::status::{RECREATE_FAILED, START_DELAYED, STOP_REQUESTED, Trouble};
+use super::whose::{Us, Whose, label, owner, whose};
 
-/// The label with `namespace/name` of the `Container` that made the engine's container.
-pub(crate) const LABEL_OWNER: &str = "oncelet.dev/container";
+/// The label with the ID of the container that is removed once this one has started.
+pub(crate) const LABEL_REPLACES: &str = "oncelet.dev/replaces";
 /// The label with the declared spec that it was made from; nothing in it is resolved, so no secret is.
 pub(crate) const LABEL_SPEC: &str = "oncelet.dev/spec";
 /// The label with the lifecycle key.
 pub(crate) const LABEL_KEY: &str = "oncelet.dev/lifecycle-key";
 /// The label with the UID of the object that a session container was made for.
 pub(crate) const LABEL_UID: &str = "oncelet.dev/uid";
-/// The label with the session that a session container goes with.
-pub(crate) const LABEL_SESSION: &str = "oncelet.dev/session";
+/// The reason of the event of a container that was made anew.
+pub(crate) const RECREATED: &str = "Recreated";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,30 +50,30 @@ impl Plan {
             Self::Create => Some(("Created", format!("created and started container {name}"))),
             Self::Start => Some(("Started", format!("container {name} was not running and is started"))),
             Self::Stop => Some(("Stopped", format!("stopped container {name}, as spec.stop asks"))),
-            Self::Recreate { why } => Some(("Recreated", format!("made container {name} anew, for {why}"))),
+            Self::Recreate { why } => Some((RECREATED, format!("made container {name} anew, for {why}"))),
             Self::Leave | Self::Refuse(_) => None,
         }
     }
 }
 
 /// Plans for `container`, given the engine's container of its name.
-pub(crate) fn plan(container: &Container, session: Option<&str>, found: Option<&EngineContainer>) -> Plan {
+pub(crate) fn plan(container: &Container, us: Us<'_>, found: Option<&EngineContainer>) -> Plan {
     let name = engine_name(container);
-    let Some(found) = found else { return missing(container, &name) };
-    if let Some(whose) = stranger(container, session, found) {
-        return Plan::Refuse(taken(&name, &whose));
+    let Some(found) = found else { return missing(container, us, &name) };
+    let other = is_another(container, found);
+    if makes(container) {
+        match (whose(container, us, found), &other) {
+            (Whose::Strangers(whose), _) | (Whose::Usable(whose), Some(_)) => return Plan::Refuse(taken(&name, &whose)),
+            (Whose::Ours, _) | (Whose::Usable(_), None) => {}
+        }
     }
     if container.spec.stop.unwrap_or_default() {
         return if runs(&found.state) { Plan::Stop } else { Plan::Leave };
     }
+    if let Some(why) = other {
+        return has_failed(container).map_or(Plan::Recreate { why }, Plan::Refuse);
+    }
     match container.spec.mode {
-        ContainerMode::Session if found.labels.get(LABEL_UID) != container.uid().as_ref() => {
-            Plan::Recreate { why: "it was of an earlier object".to_owned() }
-        }
-        ContainerMode::Persistent if found.labels.get(LABEL_KEY) != Some(&lifecycle_key(&container.spec)) => {
-            let changed = changed_fields(&container.spec, found.labels.get(LABEL_SPEC));
-            Plan::Recreate { why: format!("{} changed", changed.join(", ")) }
-        }
         ContainerMode::Session | ContainerMode::Persistent => start_or_leave(container, found),
         // Only what the object had stopped is started again.
         ContainerMode::Existing | ContainerMode::Cleanup => {
@@ -85,22 +86,29 @@ pub(crate) fn plan(container: &Container, session: Option<&str>, found: Option<&
     }
 }
 
-/// Whose `found` is, where it is in the way of the container that is to be made.
-fn stranger(container: &Container, session: Option<&str>, found: &EngineContainer) -> Option<String> {
-    if !makes(container) {
-        return None;
+/// Why `found` is not the container that is wanted, where it is to be made anew.
+fn is_another(container: &Container, found: &EngineContainer) -> Option<String> {
+    match container.spec.mode {
+        ContainerMode::Session if label(found, LABEL_UID) != container.uid().as_deref() => {
+            Some("it was of an earlier object".to_owned())
+        }
+        ContainerMode::Persistent if found.labels.get(LABEL_KEY) != Some(&lifecycle_key(&container.spec)) => {
+            let changed = changed_fields(&container.spec, found.labels.get(LABEL_SPEC));
+            Some(format!("{} changed", changed.join(", ")))
+        }
+        _ => None,
     }
-    match found.labels.get(LABEL_OWNER) {
-        Some(maker) if *maker == owner(container) => {}
-        Some(maker) => return Some(format!("Container {maker} made it")),
-        None => return Some("oncelet did not make it".to_owned()),
-    }
-    let foreign =
-        container.spec.mode == ContainerMode::Session && found.labels.get(LABEL_SESSION).map(String::as_str) != session;
-    foreign.then(|| "another oncelet made it for its session (if that has ended, it is removed in a moment)".to_owned())
 }
 
-fn missing(container: &Container, name: &str) -> Plan {
+/// What stood in the way of this object's new container, where it could not be started. Each try stops the old container: it is not
+/// tried again before somebody changes the object, or makes it again.
+fn has_failed(container: &Container) -> Option<Trouble> {
+    let status = container.status.as_ref().filter(|it| it.observed_generation == container.metadata.generation)?;
+    let failed = status.conditions.iter().find(|it| it.type_ == condition::READY && it.reason == RECREATE_FAILED)?;
+    Some(Trouble { reason: RECREATE_FAILED, message: failed.message.clone() })
+}
+
+fn missing(container: &Container, us: Us<'_>, name: &str) -> Plan {
     let spec = &container.spec;
     if !makes(container) {
         return Plan::Refuse(Trouble {
@@ -116,6 +124,9 @@ fn missing(container: &Container, name: &str) -> Plan {
     }
     if !spec.start.unwrap_or(true) {
         return waits(START_DELAYED, "spec.start is false");
+    }
+    if us.store.is_none() {
+        return waits("StoreUnavailable", "the run store cannot be opened, and the container must tell whose it is");
     }
     Plan::Create
 }
@@ -150,7 +161,7 @@ fn start_or_leave(container: &Container, found: &EngineContainer) -> Plan {
 }
 
 /// Whether there is something to stop.
-fn runs(state: &ContainerState) -> bool {
+pub(super) fn runs(state: &ContainerState) -> bool {
     matches!(state, ContainerState::Running { .. } | ContainerState::Paused | ContainerState::Restarting)
 }
 
@@ -161,7 +172,7 @@ fn was_told_to_stop(container: &Container) -> bool {
 }
 
 /// Whether oncelet makes the container, or takes somebody else's.
-fn makes(container: &Container) -> bool {
+pub(super) fn makes(container: &Container) -> bool {
     matches!(container.spec.mode, ContainerMode::Session | ContainerMode::Persistent)
 }
 
@@ -175,18 +186,13 @@ fn mode(container: &Container) -> &'static str {
 }
 
 /// What to remove for an object that is deleted, given the engine's container of its name.
-pub(crate) fn removes(container: &Container, session: Option<&str>, found: &EngineContainer) -> bool {
+pub(crate) fn removes(container: &Container, us: Us<'_>, found: &EngineContainer) -> bool {
     match container.spec.mode {
         ContainerMode::Cleanup => true,
         // Never what somebody else has put in the place of ours.
-        ContainerMode::Session => stranger(container, session, found).is_none(),
+        ContainerMode::Session => whose(container, us, found) == Whose::Ours,
         ContainerMode::Persistent | ContainerMode::Existing => false,
     }
-}
-
-/// `namespace/name`.
-pub(crate) fn owner(container: &Container) -> String {
-    format!("{}/{}", container.namespace().unwrap_or_default(), container.name_any())
 }
 
 /// The declared spec as text, always the same for the same spec.

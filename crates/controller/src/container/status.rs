@@ -17,6 +17,9 @@ pub(crate) const STOP_REQUESTED: &str = "StopRequested";
 /// Why a container is not made yet: `spec.start` is false.
 pub(crate) const START_DELAYED: &str = "StartDelayed";
 
+/// Why there is no container as the object wants it: the new one could not be started, and the old one is back.
+pub(crate) const RECREATE_FAILED: &str = "RecreateFailed";
+
 /// Why there is no usable container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trouble {

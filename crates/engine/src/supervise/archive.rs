@@ -14,6 +14,7 @@ use tokio_util::io::StreamReader;
 
 use super::whose::{Owners, PathStat};
 use crate::engine::SLOW_CALL;
+use crate::wire::Allowance;
 use crate::{ContainerId, Engine, Error, ErrorKind, OutputStream};
 
 /// How much is read at a time.
@@ -225,15 +226,24 @@ impl Engine {
 
     fn download(&self, container: &ContainerId, path: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
-        let (endpoint, path) = (self.endpoint().to_owned(), path.to_owned());
-        Ok(self
-            .client()?
-            .download_from_container(container.as_str(), Some(options))
-            .map_err(move |error| match Error::from_bollard(&endpoint, error) {
-                Error::Rejected { status: 404, .. } => Error::NotFound { what: path.clone() },
-                other => other,
-            })
-            .boxed())
+        let (engine, path, allowance) = (self.clone(), path.to_owned(), Allowance::default());
+        let pieces = self.client(&allowance)?.download_from_container(container.as_str(), Some(options));
+        Ok(futures::stream::try_unfold(Box::pin(pieces), move |mut pieces| {
+            let (engine, path, allowance) = (engine.clone(), path.clone(), allowance.clone());
+            async move {
+                // Each piece has its time: an engine that falls silent in the middle holds up nobody for ever.
+                let piece = match tokio::time::timeout(SLOW_CALL, pieces.try_next()).await {
+                    Ok(piece) => piece.map_err(|error| match Error::from_bollard(engine.endpoint(), error) {
+                        Error::Rejected { status: 404, .. } => Error::NotFound { what: path },
+                        other => other,
+                    })?,
+                    Err(_) => return Err(engine.late(SLOW_CALL)),
+                };
+                allowance.renew();
+                Ok(piece.map(|piece| (piece, pieces)))
+            }
+        })
+        .boxed())
     }
 }
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{SupervisedEnd, TASK};
 use crate::engine::SLOW_CALL;
-use crate::{ContainerId, Engine, Error, FailureReason};
+use crate::{ContainerId, Engine, Error, FailureReason, patience};
 
 /// The program; empty where it was built for another system than the containers'.
 static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/supervisor"));
@@ -97,6 +97,7 @@ impl Engine {
     /// # Errors
     /// `NotSupervisable` where that is impossible: the message says why, for people.
     pub async fn supervise(&self, container: &ContainerId, user: Option<&str>) -> Result<Supervisor, Error> {
+        let _waits = patience::wait();
         let users = self.supervisors().of(container);
         // One at a time for each container.
         let mut users = users.lock().await;

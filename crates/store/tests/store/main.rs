@@ -8,6 +8,7 @@ mod crash_images;
 mod crashes;
 mod fail_closed;
 mod hazards;
+mod identity;
 mod logs;
 mod migration;
 mod model;

@@ -1,9 +1,11 @@
+use super::super::whose::{LABEL_OWNER, LABEL_SESSION, LABEL_STORE};
 use super::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use oncelet_api::ContainerStatus;
 use oncelet_engine::ContainerId;
 use std::collections::BTreeMap;
 
+const US: Us<'_> = Us { store: Some("ours"), session: Some("this"), has_runs: false };
 const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 fn object(mode: ContainerMode, image: &str) -> Container {
@@ -20,6 +22,7 @@ fn persistent() -> Container {
 fn made_by(object: &Container, state: ContainerState) -> EngineContainer {
     let labels = BTreeMap::from([
         (LABEL_OWNER.to_owned(), owner(object)),
+        (LABEL_STORE.to_owned(), "ours".to_owned()),
         (LABEL_SPEC.to_owned(), declared(&object.spec)),
         (LABEL_KEY.to_owned(), lifecycle_key(&object.spec)),
     ]);
@@ -52,7 +55,7 @@ fn running() -> ContainerState {
 }
 
 fn planned(object: &Container, found: Option<&EngineContainer>) -> Plan {
-    plan(object, Some("this"), found)
+    plan(object, US, found)
 }
 
 fn refusal(plan: Plan) -> Trouble {
@@ -133,7 +136,7 @@ fn a_strangers_container_is_never_taken_stopped_or_removed() {
             let trouble = refusal(planned(&object, Some(&found)));
             assert_eq!(trouble.reason, "NameTaken");
             assert!(trouble.message.contains("mode: existing"), "{}", trouble.message);
-            assert!(!removes(&object, Some("this"), &found));
+            assert!(!removes(&object, US, &found));
         }
     }
 }
@@ -143,7 +146,7 @@ fn an_existing_one_is_never_made_started_or_removed() {
     let existing = object(ContainerMode::Existing, "postgres:17");
     assert_eq!(planned(&existing, Some(&stranger(exited()))), Plan::Leave);
     assert_eq!(refusal(planned(&existing, None)).reason, "ContainerNotFound");
-    assert!(!removes(&existing, Some("this"), &stranger(running())));
+    assert!(!removes(&existing, US, &stranger(running())));
 }
 
 #[test]
@@ -151,7 +154,7 @@ fn a_cleanup_one_is_never_made_and_goes_with_its_object() {
     let cleanup = object(ContainerMode::Cleanup, "postgres:17");
     assert_eq!(planned(&cleanup, Some(&stranger(exited()))), Plan::Leave);
     assert_eq!(refusal(planned(&cleanup, None)).reason, "ContainerNotFound");
-    assert!(removes(&cleanup, Some("this"), &stranger(running())));
+    assert!(removes(&cleanup, US, &stranger(running())));
 }
 
 #[test]
@@ -165,11 +168,11 @@ fn a_session_container_is_of_one_object_and_one_session() {
         found
     };
     assert_eq!(planned(&object, Some(&made_for("uid", "this"))), Plan::Leave);
-    assert!(removes(&object, Some("this"), &made_for("uid", "this")));
+    assert!(removes(&object, US, &made_for("uid", "this")));
     assert!(matches!(planned(&object, Some(&made_for("earlier", "this"))), Plan::Recreate { .. }));
     let trouble = refusal(planned(&object, Some(&made_for("uid", "another"))));
     assert!(trouble.message.contains("another oncelet"), "{}", trouble.message);
-    assert!(!removes(&object, Some("this"), &made_for("uid", "another")));
+    assert!(!removes(&object, US, &made_for("uid", "another")));
 }
 
 #[test]
@@ -192,4 +195,85 @@ fn a_stop_makes_nothing_and_is_taken_back_by_its_removal() {
     assert_eq!(planned(&stopping, Some(&made_by(&stopping, exited()))), Plan::Leave);
     let stopped = seen_started(persistent(), STOP_REQUESTED);
     assert_eq!(planned(&stopped, Some(&made_by(&stopped, exited()))), Plan::Start);
+}
+
+/// `found`, as another oncelet would have made it, or a release that wrote no store.
+fn of_store(store: Option<&str>, mut found: EngineContainer) -> EngineContainer {
+    found.labels.remove(LABEL_STORE);
+    found.labels.extend(store.map(|store| (LABEL_STORE.to_owned(), store.to_owned())));
+    found
+}
+
+fn changed() -> Container {
+    object(ContainerMode::Persistent, "postgres:18")
+}
+
+#[test]
+fn a_container_of_another_store_is_not_taken_and_the_way_to_adopt_it_is_told() {
+    let theirs = of_store(Some("theirs"), made_by(&persistent(), running()));
+    for object in [persistent(), changed(), object(ContainerMode::Session, "postgres:17")] {
+        let trouble = refusal(planned(&object, Some(&theirs)));
+        assert_eq!(trouble.reason, "NameTaken");
+        for part in ["theirs", "mode: existing", &format!("annotate --namespace default ctr db oncelet.dev/adopt={ID}")] {
+            assert!(trouble.message.contains(part), "{}", trouble.message);
+        }
+        assert!(!removes(&object, US, &theirs));
+    }
+}
+
+#[test]
+fn who_says_that_it_was_theirs_gets_it_back() {
+    let theirs = of_store(Some("theirs"), made_by(&persistent(), running()));
+    let adopting = |mut object: Container, id: &str| {
+        object.metadata.annotations = Some(BTreeMap::from([(oncelet_api::ADOPT_ANNOTATION.to_owned(), id.to_owned())]));
+        object
+    };
+    assert_eq!(planned(&adopting(persistent(), ID), Some(&theirs)), Plan::Leave);
+    assert!(matches!(planned(&adopting(changed(), ID), Some(&theirs)), Plan::Recreate { .. }));
+    // That one and no other, and never what oncelet has not made for an object of this name.
+    assert_eq!(refusal(planned(&adopting(persistent(), "all"), Some(&theirs))).reason, "NameTaken");
+    assert_eq!(refusal(planned(&adopting(persistent(), ID), Some(&stranger(running())))).reason, "NameTaken");
+    let mut elsewhere = adopting(persistent(), ID);
+    elsewhere.metadata.namespace = Some("other".into());
+    assert_eq!(refusal(planned(&elsewhere, Some(&theirs))).reason, "NameTaken");
+}
+
+#[test]
+fn a_container_that_was_ours_is_used_and_never_removed_once_another_store_claims_it() {
+    let theirs = of_store(Some("theirs"), made_by(&persistent(), running()));
+    let shown = |object: Container| seen_started(object, "Running");
+    let with_runs = Us { has_runs: true, ..US };
+    assert_eq!(planned(&shown(persistent()), Some(&theirs)), Plan::Leave);
+    assert_eq!(plan(&persistent(), with_runs, Some(&theirs)), Plan::Leave);
+    assert_eq!(refusal(planned(&shown(changed()), Some(&theirs))).reason, "NameTaken");
+    assert_eq!(refusal(plan(&changed(), with_runs, Some(&theirs))).reason, "NameTaken");
+}
+
+#[test]
+fn what_an_earlier_release_made_is_used_and_made_anew_only_by_those_who_know_it() {
+    let earlier = of_store(None, made_by(&persistent(), exited()));
+    assert_eq!(planned(&persistent(), Some(&earlier)), Plan::Start);
+    let message = refusal(planned(&changed(), Some(&earlier))).message;
+    assert!(message.contains("earlier release") && message.contains("oncelet.dev/adopt"), "{message}");
+    assert!(matches!(plan(&changed(), Us { has_runs: true, ..US }, Some(&earlier)), Plan::Recreate { .. }));
+    assert!(matches!(planned(&seen_started(changed(), "Running"), Some(&earlier)), Plan::Recreate { .. }));
+}
+
+#[test]
+fn without_a_store_nothing_is_made_and_nothing_removed() {
+    let none = Us { store: None, ..US };
+    assert_eq!(refusal(plan(&persistent(), none, None)).reason, "StoreUnavailable");
+    let made = made_by(&persistent(), running());
+    assert_eq!(refusal(plan(&changed(), none, Some(&made))).reason, "NameTaken");
+}
+
+#[test]
+fn a_container_that_could_not_be_replaced_is_tried_again_only_for_a_changed_object() {
+    let mut object = seen_started(changed(), RECREATE_FAILED);
+    object.metadata.generation = Some(1);
+    object.status.as_mut().unwrap().observed_generation = Some(1);
+    let found = made_by(&persistent(), running());
+    assert_eq!(refusal(planned(&object, Some(&found))).reason, RECREATE_FAILED);
+    object.metadata.generation = Some(2);
+    assert!(matches!(planned(&object, Some(&found)), Plan::Recreate { .. }));
 }
