@@ -196,6 +196,8 @@ impl Rule {
             Ask::Network(name) if name == "host" || name.contains(':') => self.networks.contains(name),
             Ask::Network(name) => name == "none" || pattern::any(&self.networks, name),
             Ask::Port { host_ip, port } => self.ports.iter().any(|ports| ports.allows(host_ip, *port)),
+            // What oncelet itself goes by.
+            Ask::Label(key) if key.starts_with("oncelet.dev/") => self.labels.contains(key),
             Ask::Label(key) => pattern::any(&self.labels, key),
             Ask::EnvFile(path) => {
                 clean_path(path).is_some_and(|path| self.env_files.iter().any(|dir| pattern::is_below(dir, &path)))

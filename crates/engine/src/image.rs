@@ -32,6 +32,16 @@ impl Engine {
         }
     }
 
+    /// The labels that the image gives its containers; `None` where the engine does not have it.
+    pub async fn image_labels(&self, image: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
+        limits::check_image(image)?;
+        match self.call("image_inspect", CALL, |docker| async move { docker.inspect_image(image).await }).await {
+            Ok(found) => Ok(Some(found.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect())),
+            Err(Error::Rejected { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gets the image from its registry, with the credentials that this user has for it in Docker's configuration, and tells how far it is whenever that changes. There is no limit to how long it may
     /// take; dropping the call gives it up.
     ///
