@@ -59,6 +59,10 @@ pub const KILL_FINALIZER: &str = "oncelet.dev/kill-program";
 /// The finalizer of `Container` objects whose container is removed with them.
 pub const REMOVE_FINALIZER: &str = "oncelet.dev/remove-container";
 
+/// The label of an engine's container that names the namespaces whose execs may run in it, separated by commas, where the daemon's
+/// policy heeds it.
+pub const ALLOW_NAMESPACES_LABEL: &str = "oncelet.dev/allow-namespaces";
+
 /// The condition types of both kinds, as `kubectl wait --for=condition=…` takes them.
 pub mod condition {
     /// The container exists and runs.
@@ -73,6 +77,8 @@ pub mod condition {
     pub const SPEC_DRIFTED: &str = "SpecDrifted";
     /// The run store can be used.
     pub const STORE_AVAILABLE: &str = "StoreAvailable";
+    /// The daemon's policy allows what the object asks for. Only where there is something that may be refused.
+    pub const ALLOWED: &str = "Allowed";
     /// The container of a `Container` object exists and runs.
     pub const READY: &str = "Ready";
     /// Its health check succeeds.

@@ -28,7 +28,8 @@ pub(crate) enum Command {
     /// Run the controller against a cluster
     #[command(after_help = "Examples:\n  \
         oncelet crds | kubectl apply -f -\n  \
-        oncelet controller --kubeconfig ~/.kube/config")]
+        oncelet controller --kubeconfig ~/.kube/config --policy policy.yaml\n  \
+        oncelet controller --policy policy.yaml --namespace team-a,team-b")]
     Controller(Controller),
     /// Print the custom resource definitions as YAML
     #[command(after_help = "Examples:\n  \
@@ -87,6 +88,9 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Look at what a policy allows
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Look for what oncelet needs, engines, store, API server and kubectl, and say what to do about what is missing
     #[command(after_help = "Examples:\n  \
         oncelet doctor\n  \
@@ -187,6 +191,30 @@ pub(crate) struct Page {
     pub(crate) data: DataDir,
 }
 
+#[derive(Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Say what the objects of a file are allowed, line by line, and what a rule would have to say for the rest; nothing is made
+    #[command(after_help = "Exit codes: 0 where all is allowed, 1 where something is refused or the check failed.\n\nExamples:\n  \
+        oncelet policy check --policy policy.yaml -f seed.yaml --namespace team-a\n  \
+        kubectl get cexec seed -o yaml | oncelet policy check --policy policy.yaml -f -")]
+    Check(PolicyCheck),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct PolicyCheck {
+    /// The policy [default: none, which allows nothing]
+    #[arg(long, env = "ONCELET_POLICY", value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// The objects, as YAML or JSON; - is stdin
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The namespace of the objects [default: the one that they name, or default]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArg,
+}
+
 #[derive(ClapArgs)]
 pub(crate) struct Doctor {
     #[command(flatten)]
@@ -210,6 +238,9 @@ pub(crate) struct Up {
     /// The address of the API server; port 0 takes a free one
     #[arg(long, env = "ONCELET_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7643")]
     pub(crate) listen: SocketAddr,
+    /// A policy that says what objects may use, read again when it changes [default: everything is allowed]
+    #[arg(long, env = "ONCELET_POLICY", value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
     /// The address of the page to look at, in plain HTTP and so on this machine; port 0 takes a free one, off serves none
     #[arg(long, env = "ONCELET_PAGE", value_name = "ADDRESS", default_value = "127.0.0.1:7644")]
     pub(crate) page: PageAddress,
@@ -222,6 +253,18 @@ pub(crate) struct Controller {
     /// The cluster's kubeconfig [default: as kubectl, or the service account in a pod]
     #[arg(long, env = "ONCELET_KUBECONFIG", value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// The policy that says what objects may use, read again when it changes. Without one nothing is allowed
+    #[arg(long, env = "ONCELET_POLICY", value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// The namespaces whose objects are looked at; a Role in each is enough then [default: all, which takes a ClusterRole]
+    #[arg(
+        long = "namespace",
+        env = "ONCELET_NAMESPACE",
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        value_parser = namespace
+    )]
+    pub(crate) namespaces: Vec<String>,
     /// Serve a page to look at, in plain HTTP and so on this machine; port 0 takes a free one
     #[arg(long, env = "ONCELET_PAGE", value_name = "ADDRESS", default_value = "off")]
     pub(crate) page: PageAddress,
@@ -363,6 +406,15 @@ pub(crate) struct Logs {
     /// Put before each line when oncelet received it
     #[arg(long)]
     pub(crate) timestamps: bool,
+}
+
+/// The name of a namespace.
+fn namespace(text: &str) -> Result<String, String> {
+    let is_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if (1..=63).contains(&text.len()) && text.chars().all(is_label) {
+        return Ok(text.to_owned());
+    }
+    Err("expected the name of a namespace: lower-case letters, digits and -".to_owned())
 }
 
 /// A time to wait: 30s, 5m, 1h 30m.

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use kube::Client;
 use oncelet_apiserver::{Server, Token};
-use oncelet_controller::Progress;
+use oncelet_controller::{Access, Progress};
 use oncelet_engine::{Endpoint, Engine};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use crate::objects::{ENGINE_EXTENSION, config_from};
 use crate::output::one_line;
 use crate::page::{self, PageAddress};
 use crate::paths::Paths;
+use crate::policy;
 use crate::session::Session;
 use crate::telemetry;
 use crate::traces::Traces;
@@ -27,6 +28,8 @@ use crate::traces::Traces;
 /// Hosts the embedded API server and runs the controller against it.
 pub(crate) async fn up(args: Up) -> Result<()> {
     let (paths, engine, progress) = begin(args.daemon).await?;
+    // Its objects are its user's.
+    let access = policy::begin(args.policy, Access::Everything).await?;
     let kubeconfig = match args.kubeconfig {
         Some(path) => std::path::absolute(path)?,
         None => paths.kubeconfig(),
@@ -54,7 +57,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
     let client = client_from(&kubeconfig).await?;
     let session = Session::begin(&paths.sessions())?;
     tokio::spawn(Session::clear_earlier(paths.sessions(), engine.clone()));
-    let page = serve_page(args.page, &client, &engine, &paths, || Ok(token), &shutdown).await;
+    let page = serve_page(args.page, &client, &[], &engine, &paths, || Ok(token), &shutdown).await;
     print_welcome(&url, page.as_deref(), &kubeconfig, &paths, &engine).await;
     let (traces, steps) = Traces::begin()?;
     let config = oncelet_controller::Config {
@@ -62,6 +65,8 @@ pub(crate) async fn up(args: Up) -> Result<()> {
         engine: engine.clone(),
         store_dir: paths.store(),
         session: Some(session.for_controller()),
+        access,
+        namespaces: Vec::new(),
         steps,
         progress,
         now,
@@ -76,6 +81,9 @@ pub(crate) async fn up(args: Up) -> Result<()> {
 /// Runs the controller against a cluster.
 pub(crate) async fn controller(args: Controller) -> Result<()> {
     let (paths, engine, progress) = begin(args.daemon).await?;
+    // Its objects are those of whoever may make any.
+    let access = policy::begin(args.policy, Access::Nothing).await?;
+    let namespaces = args.namespaces;
     let shutdown = shutdown_on_signal()?;
     let client = match &args.kubeconfig {
         Some(path) => client_from(path).await?,
@@ -83,11 +91,21 @@ pub(crate) async fn controller(args: Controller) -> Result<()> {
     };
     // The cluster's token is not ours to give away. Kept, so that an open page goes on after the next start.
     let token = || Ok(Token::kept(&paths.page_token())?);
-    serve_page(args.page, &client, &engine, &paths, token, &shutdown).await;
+    serve_page(args.page, &client, &namespaces, &engine, &paths, token, &shutdown).await;
     // Its objects outlive it, and so do their containers.
     let (traces, steps) = Traces::begin()?;
     let store_dir = paths.store();
-    let config = oncelet_controller::Config { client, engine, store_dir, session: None, steps, progress, now };
+    let config = oncelet_controller::Config {
+        client,
+        engine,
+        store_dir,
+        session: None,
+        access,
+        namespaces,
+        steps,
+        progress,
+        now,
+    };
     run_controller(config, traces, shutdown).await
 }
 
@@ -118,6 +136,7 @@ async fn run_controller(config: oncelet_controller::Config, traces: Traces, shut
 async fn serve_page(
     address: PageAddress,
     client: &Client,
+    namespaces: &[String],
     engine: &Engine,
     paths: &Paths,
     token: impl FnOnce() -> Result<Token>,
@@ -125,7 +144,7 @@ async fn serve_page(
 ) -> Option<String> {
     let PageAddress::At(address) = address else { return None };
     let serving =
-        async { page::serve(address, client.clone(), engine.clone(), paths, token()?, shutdown.clone()).await };
+        async { page::serve(address, client.clone(), namespaces.to_vec(), engine.clone(), paths, token()?, shutdown.clone()).await };
     match serving.await {
         Ok(url) => {
             tracing::info!("the page is at {url}; the command oncelet page prints how to get in");

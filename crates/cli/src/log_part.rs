@@ -60,7 +60,7 @@ impl PartSource for Logs {
             let record = store.run(run).await.map_err(|error| unavailable(&error))?;
             // A run of another object is that object's to show.
             let is_its = |record: &RunRecord| {
-                Some(record.id.0) == shown || Some(&record.key.name) == name_of_runs(&object).as_ref()
+                Some(record.id.0) == shown || names_of_runs(&object).contains(&record.key.name)
             };
             if !record.as_ref().is_some_and(is_its) {
                 return Err(PartRefusal::Gone(format!("no run {run} of ContainerExec {name} is recorded (any more)")));
@@ -71,8 +71,8 @@ impl PartSource for Logs {
 }
 
 /// What the runs of an object are remembered by.
-fn name_of_runs(object: &Value) -> Option<RunName> {
-    Some(oncelet_controller::run_name(&serde_json::from_value(object.clone()).ok()?))
+fn names_of_runs(object: &Value) -> Vec<RunName> {
+    serde_json::from_value(object.clone()).map(|object| oncelet_controller::run_names(&object)).unwrap_or_default()
 }
 
 /// What a request asks for.

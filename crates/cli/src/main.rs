@@ -15,6 +15,7 @@ mod objects;
 mod output;
 mod page;
 mod paths;
+mod policy;
 mod progress;
 mod run_log;
 mod runs;
@@ -31,7 +32,7 @@ mod traces;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use args::{Args, Command, Crds};
+use args::{Args, Command, Crds, PolicyCommand};
 use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
@@ -72,6 +73,10 @@ async fn run(args: Args) -> Result<ExitCode> {
             Ok(())
         }
         Command::Page(args) => page::print_address(args),
+        Command::Policy(PolicyCommand::Check(args)) => {
+            let is_allowed = policy::check(args).await?;
+            return Ok(if is_allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Doctor(args) => doctor::run(args).await,
     }?;
     Ok(ExitCode::SUCCESS)

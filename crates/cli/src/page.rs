@@ -77,6 +77,8 @@ impl FromStr for PageAddress {
 /// What the page shows.
 struct Page {
     client: Client,
+    /// Those whose objects it shows; without any, all.
+    namespaces: Vec<String>,
     store_dir: PathBuf,
     engine: Engine,
     token: Token,
@@ -89,6 +91,7 @@ type Shared = State<Arc<Page>>;
 pub(crate) async fn serve(
     address: SocketAddr,
     client: Client,
+    namespaces: Vec<String>,
     engine: Engine,
     paths: &Paths,
     token: Token,
@@ -100,7 +103,7 @@ pub(crate) async fn serve(
     let url = format!("http://{}/", listener.local_addr()?);
     let secret = Address { url: url.clone(), token: token.expose().to_owned() };
     write_private(&paths.page(), &serde_json::to_vec(&secret)?)?;
-    let page = Page { client, store_dir: paths.store(), engine, token, shutdown: shutdown.clone() };
+    let page = Page { client, namespaces, store_dir: paths.store(), engine, token, shutdown: shutdown.clone() };
     let serving = axum::serve(listener, router(Arc::new(page))).with_graceful_shutdown(shutdown.cancelled_owned());
     tokio::spawn(async move {
         if let Err(error) = serving.await {

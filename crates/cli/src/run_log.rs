@@ -31,15 +31,15 @@ const PAUSE: Duration = Duration::from_millis(300);
 pub(crate) struct RunOf {
     /// The object.
     name: String,
-    /// What its runs are remembered by.
-    run_name: RunName,
+    /// What its runs are remembered by: one of these.
+    run_names: Vec<RunName>,
     /// The run that it shows.
     run: Run,
 }
 
 impl RunOf {
     pub(crate) fn new(object: &ContainerExec, run: &Run) -> Self {
-        Self { name: object.name_any(), run_name: oncelet_controller::run_name(object), run: run.clone() }
+        Self { name: object.name_any(), run_names: oncelet_controller::run_names(object), run: run.clone() }
     }
 }
 

@@ -41,7 +41,7 @@ enum Kind {
 }
 
 /// Every metric, its kind and what it says; docs/telemetry.md has the same.
-const METRICS: [(&str, Kind, &str); 12] = [
+const METRICS: [(&str, Kind, &str); 14] = [
     ("controller_runtime_reconcile_total", Kind::Counter, "Reconciles, by controller and result (success, error)"),
     (
         "controller_runtime_reconcile_time_seconds",
@@ -73,6 +73,12 @@ const METRICS: [(&str, Kind, &str); 12] = [
         "oncelet_engine_request_duration_seconds",
         Kind::Histogram(Unit::Seconds),
         "How long an engine took to answer, by operation and result (success, error)",
+    ),
+    ("oncelet_policy_refusals_total", Kind::Counter, "Objects that were told that the policy refuses them, by kind and reason"),
+    (
+        "oncelet_policy_reloads_total",
+        Kind::Counter,
+        "Changed policies that were read, by result (success, error: the policy of before stays in force)",
     ),
 ];
 

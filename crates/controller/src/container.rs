@@ -25,12 +25,14 @@ use crate::events::{event, warnings};
 use crate::exec::Error;
 use crate::publish::{STALE, write_status};
 use crate::work::Action;
-use crate::{convert, finalizer, inputs};
-use plan::{LABEL_KEY, LABEL_REPLACES, LABEL_SPEC, LABEL_UID, Plan, lifecycle_key, plan, removes};
+use crate::{convert, finalizer, inputs, policy};
+pub(crate) use plan::LABEL_SPEC;
+use plan::{LABEL_KEY, LABEL_REPLACES, LABEL_UID, Plan, lifecycle_key, plan, removes};
 use pull::Image;
 use replace::{Failure, replace};
 use status::{RECREATE_FAILED, Trouble, project};
-use whose::{LABEL_MADE, LABEL_OWNER, LABEL_SESSION, LABEL_STORE, LABELS, Us, label, owner};
+pub(crate) use whose::LABEL_OWNER;
+use whose::{LABEL_MADE, LABEL_SESSION, LABEL_STORE, LABELS, Us, label, owner};
 
 /// The net under every lost event.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -46,12 +48,15 @@ pub(crate) fn engine_name(container: &Container) -> String {
 
 /// Brings one `Container` to where its spec wants it, as far as that goes now.
 pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Action, Error> {
+    // Before its engine is known: an address that is not allowed is not even connected to.
+    if let Err(refused) = policy::container(&ctx, &container).await {
+        return refuse(&ctx, &container, refused.into()).await;
+    }
     let ctx = match ctx.engines.named(container.spec.engine.as_deref()) {
         Ok(engine) => ctx.on(engine),
         Err(error) => return publish(&ctx, &container, Err(Trouble::engine(&error)), None).await,
     };
-    let held = container.finalizers().iter().any(|name| name == REMOVE_FINALIZER);
-    match (container.meta().deletion_timestamp.is_some(), held) {
+    match (container.meta().deletion_timestamp.is_some(), is_held(&container)) {
         (true, true) => return end(&ctx, &container).await,
         (true, false) => return Ok(Action::await_change()),
         // The change comes back through the watch.
@@ -60,12 +65,20 @@ pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Act
         }
         (false, _) => {}
     }
+    if let Err(refused) = policy::mounts(&ctx, &container).await {
+        return refuse(&ctx, &container, refused.into()).await;
+    }
     let (found, store, has_runs) = match found(&ctx, &container).await {
         Ok(Some(known)) => known,
         // Another daemon of this store is making it anew.
         Ok(None) => return Ok(Action::requeue(STALE)),
         Err(error) => return publish(&ctx, &container, Err(Trouble::engine(&error)), None).await,
     };
+    if !plan::makes(&container)
+        && let Err(trouble) = policy::adopt(&ctx, &container, found.as_ref()).await
+    {
+        return refuse(&ctx, &container, trouble).await;
+    }
     let us = Us { store: store.as_deref(), session: ctx.engines.session(), has_runs };
     let plan = plan(&container, us, found.as_ref());
     tracing::debug!(object = %container.name_any(), ?plan, "planned");
@@ -133,10 +146,28 @@ async fn has_runs_in(store: Option<&Store>, found: &EngineContainer) -> bool {
 /// Leaves `found` those labels that are its own: see [`whose::forget_inherited`].
 async fn own_labels(engine: &Engine, found: &mut EngineContainer) -> Result<(), EngineError> {
     if found.labels.keys().any(|key| key.starts_with(LABELS)) {
-        let image = engine.image_labels(found.image_id.as_deref().unwrap_or(&found.image)).await?;
+        let image = engine.image_labels(found.image_id.as_deref().unwrap_or(&found.image)).await?.unwrap_or_default();
         whose::forget_inherited(&mut found.labels, &image);
     }
     Ok(())
+}
+
+/// Whether the object waits for the end of its container.
+fn is_held(container: &Container) -> bool {
+    container.finalizers().iter().any(|name| name == REMOVE_FINALIZER)
+}
+
+/// Does nothing for an object that asks for what is not allowed, and says so. One that is deleted goes without its container.
+async fn refuse(ctx: &Ctx, container: &Container, refused: Trouble) -> Result<Action, Error> {
+    match (container.meta().deletion_timestamp.is_some(), is_held(container)) {
+        (false, _) => publish(ctx, container, Err(refused), None).await,
+        (true, false) => Ok(Action::await_change()),
+        (true, true) => {
+            let note = format!("its container, if there is one, stays as it is: {}", refused.message);
+            ctx.events.tell(container, event(EventType::Warning, "Reconcile", refused.reason, &note));
+            finalizer::remove(ctx, container, REMOVE_FINALIZER).await
+        }
+    }
 }
 
 /// Whether the engine's container is removed when the object is deleted.
@@ -152,13 +183,23 @@ async fn end(ctx: &Ctx, container: &Container) -> Result<Action, Error> {
         Err(error) => return publish(ctx, container, Err(Trouble::engine(&error)), None).await,
     };
     let us = Us { store: store.as_deref(), session: ctx.engines.session(), has_runs };
-    let removed = async {
-        match found {
-            Some(found) if removes(container, us, &found) => remove(&ctx.engine, &found.id).await,
-            _ => Ok(()),
-        }
+    let found = found.filter(|found| removes(container, us, found));
     };
-    match removed.await {
+    if found.is_some()
+        && !plan::makes(container)
+        && let Err(trouble) = policy::adopt(ctx, container, found.as_ref()).await
+    {
+        return if trouble.is_refusal() {
+            refuse(ctx, container, trouble).await
+        } else {
+            publish(ctx, container, Err(trouble), None).await
+        };
+    }
+    let removed = match found {
+        Some(found) => remove(&ctx.engine, &found.id).await,
+        None => Ok(()),
+    };
+    match removed {
         Ok(()) => finalizer::remove(ctx, container, REMOVE_FINALIZER).await,
         Err(error) => publish(ctx, container, Err(Trouble::engine(&error)), None).await,
     }
@@ -286,7 +327,9 @@ async fn new_container(
         env_files: spec.env_files.clone(),
         ..Program::default()
     };
-    let sources = inputs::gather(&ctx.client, &container.metadata, &program, None).await?;
+    let env_file_dirs = ctx.policies.env_file_dirs(&container.namespace().unwrap_or_default(), spec.engine.as_deref());
+    let sources =
+        inputs::gather(&ctx.client, &container.metadata, &program, None, env_file_dirs.as_deref()).await?;
     let Resolved { args, env, .. } = match resolve(&program, &sources) {
         Ok(resolved) => resolved,
         Err(missing) => return Ok(Err(Trouble::input(&missing))),
@@ -324,7 +367,7 @@ pub(crate) async fn publish(
     // A container that is missing or stopped announces itself; an image or a Secret that appears does not.
     let retry = match &result {
         Ok(_) => RESYNC,
-        Err(trouble) if trouble.is_wanted() => RESYNC,
+        Err(trouble) if trouble.is_wanted() || trouble.is_refusal() => RESYNC,
         Err(trouble) if trouble.reason == pull::FAILED => pull::PAUSE,
         // Nothing that helps announces itself.
         Err(trouble) if trouble.reason == RECREATE_FAILED => RESYNC,
@@ -332,7 +375,7 @@ pub(crate) async fn publish(
         Err(_) if story.as_ref().is_some_and(|(reason, _)| *reason == plan::RECREATED) => pull::PAUSE,
         Err(_) => POLL,
     };
-    let status = project(container, ctx.engine.endpoint(), &result, (ctx.now)());
+    let status = project(container, ctx.engine.endpoint(), &result, ctx.policies.is_in_force(), (ctx.now)());
     if container.status.as_ref() != Some(&status)
         && !write_status(ctx, container, container.status.as_ref(), &status).await?
     {
@@ -348,6 +391,12 @@ pub(crate) async fn publish(
         }
         _ => None,
     };
+    if let Err(refused) = &result
+        && refused.is_refusal()
+        && trouble.is_some()
+    {
+        policy::count_refusal("container", refused.reason);
+    }
     let kind = if trouble.is_some() { EventType::Warning } else { EventType::Normal };
     if let Some((reason, note)) = trouble.or_else(|| result.is_ok().then_some(story).flatten()) {
         ctx.events.tell(container, event(kind, "Reconcile", reason, &note));

@@ -18,6 +18,7 @@ use crate::events::Events;
 use crate::gate::StoreGate;
 use crate::lives::Lives;
 use crate::objects::Objects;
+use crate::policy::Policies;
 use crate::ports::Ports;
 use crate::runs::Runs;
 use crate::steps::Steps;
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) engine: Engine,
     /// All engines.
     pub(crate) engines: Engines,
+    /// What objects may use.
+    pub(crate) policies: Policies,
     /// Where runs are remembered.
     pub(crate) store: StoreGate,
     /// The `Container` objects.

@@ -15,11 +15,25 @@ use oncelet_engine::{
     Healthcheck, Mount, MountKind, NetworkRequest, NewContainer, PortRequest, Protocol, RestartPolicy,
 };
 
-/// The name under which the run of `exec` is remembered.
-pub fn run_name(exec: &ContainerExec) -> RunName {
+/// The names under which the run of `exec` may be remembered: its object's name, or its run key, shared with other namespaces and
+/// as its own namespace's.
+pub fn run_names(exec: &ContainerExec) -> Vec<RunName> {
+    match run_key_names(exec) {
+        Some((shared, own)) => vec![shared, own],
+        None => vec![object_name(exec)],
+    }
+}
+
+/// The names for the run key of `exec`, where it has one: shared with all namespaces, and its own namespace's.
+pub(crate) fn run_key_names(exec: &ContainerExec) -> Option<(RunName, RunName)> {
+    let key = exec.spec.run_key.as_ref()?;
     // A run key that the schema lets through is a valid name; should a server be laxer, the object's own name serves.
-    let key = exec.spec.run_key.clone().and_then(|key| RunName::try_from(key).ok());
-    key.unwrap_or_else(|| RunName::of_object(&exec.namespace().unwrap_or_default(), &exec.name_any()))
+    let shared = RunName::try_from(key.clone()).ok()?;
+    Some((shared, RunName::of_run_key(&exec.namespace().unwrap_or_default(), key)))
+}
+
+fn object_name(exec: &ContainerExec) -> RunName {
+    RunName::of_object(&exec.namespace().unwrap_or_default(), &exec.name_any())
 }
 
 /// The program that `exec` declares.
@@ -58,7 +72,8 @@ pub(crate) fn exec_spec(exec: &ContainerExec) -> ExecSpec {
     let spec = &exec.spec;
     ExecSpec {
         uid: exec.uid().unwrap_or_default(),
-        name: run_name(exec),
+        // With a run key, until it is known which of its names counts, see `crate::names`.
+        name: run_key_names(exec).map_or_else(|| object_name(exec), |(_, own)| own),
         program: program(exec),
         run_policy: match spec.run_policy.unwrap_or_default() {
             oncelet_api::RunPolicy::Once => RunPolicy::Once,

@@ -10,7 +10,7 @@ use crate::context::Ctx;
 use crate::finalizer::{self, Phase};
 use crate::publish::STALE;
 use crate::work::Action;
-use crate::{act, convert, observe, publish};
+use crate::{act, convert, observe, policy, publish};
 
 /// A reconcile that failed for a reason other than the object's own state, which is published instead.
 #[derive(Debug, thiserror::Error)]
@@ -50,23 +50,30 @@ pub(crate) enum Error {
 /// # Guarantees
 /// Level-triggered: it may be called at any time, any number of times, and be dropped at any await.
 pub(crate) async fn reconcile(exec: Arc<ContainerExec>, ctx: Ctx) -> Result<Action, Error> {
+    // Before its engine is known: an address that is not allowed is not even connected to.
+    let allowed = policy::exec(&ctx, &exec).await;
     match finalizer::phase(&exec) {
         Phase::Lives | Phase::Ends => {}
         Phase::Gone => return Ok(Action::await_change()),
         // The change comes back through the watch.
-        Phase::NeedsFinalizer => return finalizer::add(&ctx, exec.as_ref(), KILL_FINALIZER).await,
+        Phase::NeedsFinalizer if allowed.is_ok() => return finalizer::add(&ctx, exec.as_ref(), KILL_FINALIZER).await,
+        Phase::NeedsFinalizer => {}
     }
     if observe::is_about_to_be_known(&ctx, &exec) {
         // What is found wakes us.
         return Ok(Action::requeue(STALE));
     }
-    let spec = convert::exec_spec(&exec);
-    let (ctx, observation) = match ctx.for_exec(&exec) {
-        Ok(ctx) => {
-            let observation = observe::observe(&ctx, &exec, &spec).await?;
+    let mut spec = convert::exec_spec(&exec);
+    let (ctx, observation) = match (allowed, ctx.for_exec(&exec)) {
+        (Err(refused), _) => {
+            let observation = observe::refused(&ctx, &exec, &mut spec, refused.into()).await;
             (ctx, observation)
         }
-        Err(error) => (ctx, observe::Observation::of_nothing(act::blocked_by_engine(&error))),
+        (Ok(()), Ok(ctx)) => {
+            let observation = observe::observe(&ctx, &exec, &mut spec).await?;
+            (ctx, observation)
+        }
+        (Ok(()), Err(error)) => (ctx, observe::Observation::of_nothing(act::blocked_by_engine(&error))),
     };
     let decision = decide(&spec, observation.observed.clone(), (ctx.now)());
     tracing::debug!(object = %exec.name_any(), ?decision, "decided");

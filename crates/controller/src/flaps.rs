@@ -36,6 +36,7 @@ use crate::gate::StoreGate;
 use crate::index::Index;
 use crate::objects::Objects;
 use crate::observe::Observation;
+use crate::policy::Policies;
 use crate::ports::Ports;
 use crate::progress::{Kind, Progress};
 use crate::publish::publish;
@@ -278,7 +279,7 @@ impl Flaps for ContainerExec {
                 },
             },
         };
-        let observation = Observation { since: Instant::now(), container, observed, logs: None };
+        let observation = Observation { since: Instant::now(), container, observed, logs: None, refused: None };
         // Nothing but events and the watch calls for another look.
         let shown = Shown { what: What::Waiting { blocked: stands, last_try: None }, retry: None };
         publish(&ctx, &self, &observation, shown).await
@@ -378,6 +379,7 @@ async fn played<K: Flaps>(happenings: &[(u64, Happening)], delays: &Delays) -> O
         events: Events::through(client.clone()),
         client,
         engines: Engines::new(engine.clone(), None, Vec::new()),
+        policies: Policies::everything(),
         engine,
         store: StoreGate::shut("there is none here"),
         containers: Objects::new(reflector::store().0),

@@ -38,7 +38,7 @@ impl Index {
         let name = Name::from_obj(exec);
         let namespace = exec.namespace().unwrap_or_default();
         let others = exec.spec.depends_on.iter().map(|other| On::Exec(Name::new(other).within(&namespace)));
-        let on: Vec<_> = others.chain([On::Run(convert::run_name(exec))]).collect();
+        let on: Vec<_> = others.chain(convert::run_names(exec).into_iter().map(On::Run)).collect();
         self.with(|state| {
             if state.on.get(&name) != Some(&on) {
                 state.remove(&name);
@@ -110,6 +110,7 @@ mod tests {
         index.add(&exec("test", &["seed"], Some("shared")));
         assert_eq!(hanging(&index, &on_seed), ["app", "test"]);
         assert_eq!(hanging(&index, &run("shared")), ["app", "test"]);
+        assert_eq!(hanging(&index, &run("team/runKey/shared")), ["app", "test"]);
         assert_eq!(hanging(&index, &run("team/seed")), ["seed"]);
         assert!(index.hanging(&On::Exec(Name::new("seed").within("other"))).is_empty());
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -13,16 +14,19 @@ use oncelet_engine::{Container, Protocol};
 use rustix::fs::OFlags;
 
 use crate::exec::Error;
+use crate::policy::places;
 
 /// How large a dotenv file may be: it becomes arguments of a system call, which takes about 2 MiB.
 const ENV_FILE_LIMIT: u64 = 1 << 20;
 
-/// Gathers the sources of `program` for the object with `meta`, and its `container` where there is one.
+/// Gathers the sources of `program` for the object with `meta`, and its `container` where there is one. Dotenv files are read from
+/// the directories `env_file_dirs`; without any, from anywhere.
 pub(crate) async fn gather(
     client: &Client,
     meta: &ObjectMeta,
     program: &Program,
     container: Option<&Container>,
+    env_file_dirs: Option<&[String]>,
 ) -> Result<Sources, Error> {
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let mut sources = Sources {
@@ -53,7 +57,7 @@ pub(crate) async fn gather(
         }
     }
     for path in &program.env_files {
-        sources.env_files.insert(path.clone(), read_env_file(path).await);
+        sources.env_files.insert(path.clone(), read_allowed(path, env_file_dirs).await);
     }
     Ok(sources)
 }
@@ -77,14 +81,33 @@ fn references(program: &Program) -> (BTreeSet<&str>, BTreeSet<&str>) {
     (config_maps, secrets)
 }
 
+/// Reads a dotenv file that is below one of `dirs`, wherever links lead. Without any, from anywhere.
+async fn read_allowed(path: &str, dirs: Option<&[String]>) -> Result<String, String> {
+    let Some(dirs) = dirs else { return read_env_file(path).await };
+    let (asked, dirs) = (path.to_owned(), dirs.to_vec());
+    let real = tokio::task::spawn_blocking(move || places::real_path(&asked, &dirs)).await;
+    match real.map_err(|error| error.to_string())?? {
+        Some(real) => read(&real.to_string_lossy(), true).await,
+        None => Err("is not there".to_owned()),
+    }
+}
+
 /// Reads a dotenv file, whose path comes from a client: a device, a FIFO or a file that grows must neither block the daemon nor
 /// fill its memory.
 async fn read_env_file(path: &str) -> Result<String, String> {
+    read(path, false).await
+}
+
+/// The same; where `is_real` the file must be at this very path, which has been looked up before and may have become a link since.
+async fn read(path: &str, is_real: bool) -> Result<String, String> {
     let path = path.to_owned();
     let read = tokio::task::spawn_blocking(move || {
         // To open a FIFO without a writer would wait for one.
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY | if is_real { OFlags::NOFOLLOW } else { OFlags::empty() };
+        let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(&path)?;
+        if is_real && std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?.as_os_str() != path.as_str() {
+            return Ok(Err("has become a link".to_owned()));
+        }
         if !file.metadata()?.is_file() {
             return Ok(Err("is not a regular file".to_owned()));
         }

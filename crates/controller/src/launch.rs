@@ -1,5 +1,6 @@
 //! Launches a run.
 
+use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use oncelet_api::{Capture as Wanted, ContainerExec};
 use oncelet_core::{
@@ -14,6 +15,7 @@ use crate::act::{SOON, Shown, What, blocked_by_engine};
 use crate::context::{Ctx, one_line};
 use crate::follow::supervised::{Step, watch};
 use crate::follow::{Run, attached};
+use crate::names::Names;
 use crate::{convert, uploads};
 
 /// Who is to watch over a program.
@@ -41,6 +43,10 @@ pub(crate) async fn launch(
     key: RunKey,
     mut resolved: Resolved,
 ) -> Shown {
+    let key = match key_in(ctx, exec, container, key).await {
+        Ok(key) => key,
+        Err(blocked) => return Shown::waiting(blocked),
+    };
     let store = match ctx.store.get() {
         Ok(store) => store,
         Err(message) => return Shown::waiting(Blocked { reason: Reason::StoreUnavailable, message }),
@@ -127,6 +133,18 @@ pub(crate) async fn launch(
         }
         Err(None) => Shown::again(),
     }
+}
+
+/// The key under which the container may hold a run that the store has lost: `key`, or the one that its run key stood for before.
+async fn key_in(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: RunKey) -> Result<RunKey, Blocked> {
+    let Some(names) = Names::of(ctx, exec).filter(|names| names.now == key.name) else { return Ok(key) };
+    let before = names.key_before(&key);
+    let is_held = ctx.engine.has_record(&container.id, &before.digest()).await;
+    if !is_held.map_err(|error| blocked_by_engine(&error))? {
+        return Ok(key);
+    }
+    // Whose it is was lost with the store, unless it is the namespace's own.
+    names.judge("", &exec.uid().unwrap_or_default()).map(|_| before)
 }
 
 /// Whether the object is still there to ask for it.

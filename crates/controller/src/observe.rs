@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::context::{Ctx, one_line};
 use crate::exec::Error;
-use crate::{convert, depends, inputs, ports, uploads};
+use crate::{convert, depends, inputs, names, policy, ports, uploads};
 
 /// How long the first look at a new `Container` is given: most take milliseconds.
 const AT_FIRST: SignedDuration = SignedDuration::from_secs(2);
@@ -26,13 +26,15 @@ pub(crate) struct Observation {
     pub(crate) observed: Observed,
     /// What a run that is over wrote, where the store has it at hand.
     pub(crate) logs: Option<Logs>,
+    /// What is not allowed.
+    pub(crate) refused: Option<Blocked>,
 }
 
 impl Observation {
     /// Where there is no container to look at.
     pub(crate) fn of_nothing(blocked: Blocked) -> Self {
         let observed = Observed::NoContainer(blocked);
-        Self { since: Instant::now(), container: None, observed, logs: None }
+        Self { since: Instant::now(), container: None, observed, logs: None, refused: None }
     }
 
     /// Whether it tells of a container that is still to be looked at.
@@ -58,13 +60,14 @@ impl Observation {
 }
 
 /// Looks at the container, the store and, where the program may start, its inputs.
-pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Result<Observation, Error> {
+pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &mut ExecSpec) -> Result<Observation, Error> {
     let since = Instant::now();
     if let Some((observed, logs)) = awaited(ctx, exec, spec).await {
-        return Ok(Observation { since, container: None, observed, logs });
+        return Ok(Observation { since, container: None, observed, logs, refused: None });
     }
     let container = match target(ctx, exec).await {
         Ok(container) => container,
+        Err(blocked) if blocked.reason.is_refusal() => return Ok(refused(ctx, exec, spec, blocked).await),
         Err(blocked) => return Ok(without_container(ctx, exec, spec, blocked).await),
     };
     let (memory, logs) = memory(ctx, exec, spec, &container).await?;
@@ -79,19 +82,37 @@ pub(crate) async fn observe(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) ->
         Ok(()) => Ok(()),
     };
     let observed = Observed::Container { id: container.id.to_string(), ready, memory };
-    Ok(Observation { since, container: Some(container), observed, logs })
+    Ok(Observation { since, container: Some(container), observed, logs, refused: None })
+}
+
+/// Of an object that asks for what is not allowed. It keeps the run that was started for it, which goes on; nobody ends that, starts
+/// it again or has another run's outcome through this object.
+pub(crate) async fn refused(ctx: &Ctx, exec: &ContainerExec, spec: &mut ExecSpec, blocked: Blocked) -> Observation {
+    spec.end = None;
+    let known = without_container(ctx, exec, spec, blocked.clone()).await;
+    let (observed, logs) = match known.observed {
+        Observed::Container { id, ready, memory: Memory::Ran { record, ownership } } if record.object_uid == spec.uid => {
+            let ownership = if ownership == Ownership::Gone { Ownership::Other } else { ownership };
+            (Observed::Container { id, ready, memory: Memory::Ran { record, ownership } }, known.logs)
+        }
+        _ => (Observed::NoContainer(blocked.clone()), None),
+    };
+    Observation { since: known.since, container: None, observed, logs, refused: Some(blocked) }
 }
 
 /// Where the container is not to be had. The run that the object shows is still known, and its end is not to be missed because
 /// the container is gone.
-async fn without_container(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, blocked: Blocked) -> Observation {
+async fn without_container(ctx: &Ctx, exec: &ContainerExec, spec: &mut ExecSpec, blocked: Blocked) -> Observation {
     let since = Instant::now();
     let shown = exec.status.as_ref().filter(|status| status.run_id.is_some());
     let Some(id) = shown.and_then(|status| status.container_id.clone()) else {
         return Observation::of_nothing(blocked);
     };
     let found = match ctx.store.get() {
-        Ok(store) => store.recall(&spec.key(&id)).await.ok().flatten(),
+        Ok(store) => match names::settle(ctx, &store, exec, spec, &id).await {
+            Ok(Ok(())) => store.recall(&spec.key(&id)).await.ok().flatten(),
+            Ok(Err(_)) | Err(_) => None,
+        },
         Err(_) => None,
     };
     match found {
@@ -102,6 +123,7 @@ async fn without_container(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, blo
                 container: None,
                 observed: Observed::Container { id, ready: Err(blocked), memory },
                 logs,
+                refused: None,
             }
         }
         _ => Observation::of_nothing(blocked),
@@ -110,7 +132,7 @@ async fn without_container(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, blo
 
 /// The outcome of a run that the object shows going on in a container that runs. It shows without a look at the engine, which
 /// takes longer than all else there is to do; the container is looked at after.
-async fn awaited(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Option<(Observed, Option<Logs>)> {
+async fn awaited(ctx: &Ctx, exec: &ContainerExec, spec: &mut ExecSpec) -> Option<(Observed, Option<Logs>)> {
     let status = exec.status.as_ref()?;
     let is_awaited = matches!(status.state, Some(ExecState::Starting | ExecState::Running));
     let is_well = |it: &Condition| it.type_ == condition::CONTAINER_READY && it.status == "True";
@@ -118,7 +140,9 @@ async fn awaited(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec) -> Option<(Ob
         return None;
     }
     let id = status.container_id.clone()?;
-    let (record, ownership, logs) = ctx.store.get().ok()?.recall(&spec.key(&id)).await.ok()??;
+    let store = ctx.store.get().ok()?;
+    names::settle(ctx, &store, exec, spec, &id).await.ok()?.ok()?;
+    let (record, ownership, logs) = store.recall(&spec.key(&id)).await.ok()??;
     let is_over = ownership == Ownership::Nobody && !record.may_be_claimed_again();
     (is_over && status.run_id == Some(record.id.0)).then(|| {
         let memory = Memory::Ran { record: Box::new(record), ownership };
@@ -167,11 +191,10 @@ async fn target(ctx: &Ctx, exec: &ContainerExec) -> Result<Container, Blocked> {
             return Err(Blocked { reason: Reason::ContainerNotFound, message });
         }
     };
-    match ctx.engine.container(&name_or_id).await {
-        Ok(Some(container)) => Ok(container),
-        Ok(None) => Err(missing),
-        Err(error) => Err(Blocked { reason: Reason::EngineUnreachable, message: one_line(&error) }),
-    }
+    let found = ctx.engine.container(&name_or_id).await;
+    let found = found.map_err(|error| Blocked { reason: Reason::EngineUnreachable, message: one_line(&error) })?;
+    policy::enter(ctx, exec, &name_or_id, found.as_ref()).await?;
+    found.ok_or(missing)
 }
 
 /// Whether it depends on the container alone that the program starts.
@@ -206,13 +229,18 @@ fn well(container: &Container, wait_for: WaitFor) -> Result<(), Blocked> {
 async fn memory(
     ctx: &Ctx,
     exec: &ContainerExec,
-    spec: &ExecSpec,
+    spec: &mut ExecSpec,
     container: &Container,
 ) -> Result<(Memory, Option<Logs>), Error> {
     let store = match ctx.store.get() {
         Ok(store) => store,
         Err(message) => return Ok((Memory::Unavailable { message }, None)),
     };
+    match names::settle(ctx, &store, exec, spec, container.id.as_str()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(blocked)) => return Ok((Memory::NeverRan { inputs: Err(blocked) }, None)),
+        Err(error) => return Ok((Memory::Unavailable { message: one_line(&error) }, None)),
+    }
     let found = match store.recall(&spec.key(container.id.as_str())).await {
         Ok(found) => found,
         Err(error) => return Ok((Memory::Unavailable { message: one_line(&error) }, None)),
@@ -241,7 +269,9 @@ async fn inputs_of(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, container: 
     if let Some(blocked) = uploads::missing(&ctx.client, exec).await? {
         return Ok(Err(blocked));
     }
-    let mut sources = inputs::gather(&ctx.client, &exec.metadata, &spec.program, Some(container)).await?;
+    let env_file_dirs = ctx.policies.env_file_dirs_of(ctx, exec);
+    let mut sources =
+        inputs::gather(&ctx.client, &exec.metadata, &spec.program, Some(container), env_file_dirs.as_deref()).await?;
     sources.stdin = exec.spec.stdin.as_ref().and_then(|stdin| stdin.value.clone());
     Ok(resolve(&spec.program, &sources).map(Box::new).map_err(|missing| Blocked::from(&missing)))
 }

@@ -108,7 +108,8 @@ impl Ports {
             let uid = exec.meta().uid.clone();
             let begun = || Waiting {
                 uid: uid.clone(),
-                run: convert::run_name(exec),
+                // Any of its names finds the object.
+                run: convert::exec_spec(exec).name,
                 since: now,
                 asked: now,
                 deadline: wanted.timeout.map(|timeout| now + timeout),

@@ -7,7 +7,8 @@ use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use oncelet_api::{Container, ContainerExec};
+use oncelet_api::{Container, ContainerExec, condition};
+use oncelet_core::{Blocked, Reason};
 use oncelet_faults::gives_up;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +23,7 @@ use crate::observe::Observation;
 use crate::status::project;
 use crate::steps::Step;
 use crate::story::story;
+use crate::policy;
 use crate::work::Action;
 
 /// The net under every lost event.
@@ -37,7 +39,7 @@ pub(crate) async fn publish(
     observation: &Observation,
     shown: Shown,
 ) -> Result<Action, Error> {
-    let status = project(exec, observation, &shown.what, (ctx.now)());
+    let status = project(exec, observation, &shown.what, ctx.policies.is_in_force(), (ctx.now)());
     if let Some(status) = &status {
         // Before it is written: it may come back sooner than the answer. And where it stands there already, for an earlier one
         // must not be taken for it.
@@ -63,6 +65,9 @@ pub(crate) async fn publish(
                 ctx.steps.tell(|| Step::Restored { run: record.clone(), from: to - took, to });
             }
         }
+        if let Some(refused) = observation.refused.as_ref().filter(|refused| !is_told(exec, refused)) {
+            policy::count_refusal("containerexec", if refused.reason == Reason::NoPolicy { "NoPolicy" } else { "NotAllowed" });
+        }
         let seen = exec.status.as_ref().and_then(|old| old.observed_generation);
         let warnings = warnings(seen, status.observed_generation, || exec.spec.warnings());
         for event in warnings.into_iter().chain(story(exec.status.as_ref(), &status)) {
@@ -71,6 +76,12 @@ pub(crate) async fn publish(
     }
     let retry = shown.retry.unwrap_or(RESYNC);
     Ok(Action::requeue(if observation.is_partial() { retry.min(SOON) } else { retry }))
+}
+
+/// Whether the status of `exec` says so already.
+fn is_told(exec: &ContainerExec, refused: &Blocked) -> bool {
+    let conditions = exec.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|it| it.type_ == condition::ALLOWED && it.status == "False" && it.message == refused.message)
 }
 
 /// What can be patched: one of our kinds.

@@ -12,11 +12,13 @@ use crate::observe::Observation;
 /// Of a program that has left a server behind.
 const HELD_OPEN: &str = "processes started by the program still hold its output open; what they write is discarded";
 
-/// The status of `exec` that shows `what`; `None` where the status stays as it is.
+/// The status of `exec` that shows `what`; `None` where the status stays as it is. `is_guarded` is whether there is a policy that may
+/// refuse something.
 pub(crate) fn project(
     exec: &ContainerExec,
     observation: &Observation,
     what: &What,
+    is_guarded: bool,
     now: Timestamp,
 ) -> Option<ContainerExecStatus> {
     let old = exec.status.clone().unwrap_or_default();
@@ -31,7 +33,7 @@ pub(crate) fn project(
     status.observed_generation = exec.metadata.generation;
     let mut conditions =
         Conditions { old: &old.conditions, generation: exec.metadata.generation, now, new: Vec::new() };
-    environment_conditions(&mut conditions, observation, what);
+    environment_conditions(&mut conditions, observation, what, is_guarded);
     run_conditions(&mut conditions, &status, what);
     status.conditions = conditions.new;
     Some(status)
@@ -195,8 +197,17 @@ impl Conditions<'_> {
     }
 }
 
-fn environment_conditions(conditions: &mut Conditions, observation: &Observation, what: &What) {
+fn environment_conditions(conditions: &mut Conditions, observation: &Observation, what: &What, is_guarded: bool) {
+    if let Some(refused) = &observation.refused {
+        conditions.set(condition::ALLOWED, "False", &refused.reason.to_string(), &refused.message);
+    } else if is_guarded {
+        conditions.set(condition::ALLOWED, "True", "Policy", "");
+    }
     match observation.not_ready() {
+        // Nobody has looked.
+        Some(blocked) if blocked.reason.is_refusal() => {
+            conditions.set(condition::CONTAINER_READY, "Unknown", &blocked.reason.to_string(), &blocked.message);
+        }
         Some(blocked) => {
             conditions.set(condition::CONTAINER_READY, "False", &blocked.reason.to_string(), &blocked.message);
         }

@@ -3,6 +3,7 @@
 //! | reason | when |
 //! |---|---|
 //! | `Waiting` | something stands in the way: what, and what to do |
+//! | `NotAllowed` | the policy does not allow it: what to ask for |
 //! | `Skipped` | the program is not started, and why |
 //! | `Claimed` | the run is this object's: nobody else starts it |
 //! | `Started`, `Finished` | the program was started; it ended by itself |
@@ -22,6 +23,15 @@ pub(crate) fn story(old: Option<&ContainerExecStatus>, new: &ContainerExecStatus
     let same = old.is_some_and(|old| (old.state, old.run_id, &old.message) == (new.state, new.run_id, &new.message));
     if !same && let Some((type_, reason, note)) = step(old, new) {
         events.push(event(type_, "Run", reason, &note));
+    }
+    let refused = |status: &ContainerExecStatus| {
+        find(status, condition::ALLOWED).filter(|it| it.status == "False").map(|it| it.message.clone())
+    };
+    // Of a run that goes on, or is over, its own step tells nothing of it.
+    if let Some(message) = refused(new).filter(|message| old.and_then(refused).as_ref() != Some(message))
+        && !events.iter().any(|event| event.reason == "NotAllowed")
+    {
+        events.push(event(EventType::Warning, "Allow", "NotAllowed", &message));
     }
     let drift = |status: &ContainerExecStatus| {
         find(status, condition::SPEC_DRIFTED).filter(|it| it.status == "True").map(|it| it.message.clone())
@@ -74,6 +84,7 @@ fn waiting(new: &ContainerExecStatus, message: String) -> (EventType, &'static s
     match find(new, condition::STARTED).map(|condition| condition.reason.as_str()) {
         Some("StopRequested") => (EventType::Normal, "Skipped", message),
         Some("ProgramChanged") => (EventType::Warning, "Skipped", message),
+        Some("NotAllowed" | "NoPolicy") => (EventType::Warning, "NotAllowed", message),
         // These come by themselves.
         Some(
             "ContainerNotCreated" | "ContainerNotHealthy" | "PortNotReady" | "DependencyNotReady" | "StdinNotUploaded",

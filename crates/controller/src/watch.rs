@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef, Store as Reflector};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use oncelet_api::{Container, ContainerExec};
 use oncelet_engine::{ContainerAction, Engine, EngineEvent};
@@ -27,12 +27,13 @@ use crate::gate::StoreGate;
 use crate::index::{Index, On};
 use crate::lives::Lives;
 use crate::objects::Objects;
+use crate::policy::{Access, Policies};
 use crate::ports::Ports;
 use crate::progress::{Kind, Progress};
 use crate::runs::Runs;
 use crate::steps::Steps;
 use crate::work::{self, Calls};
-use crate::{collect, container, exec, health, recover};
+use crate::{collect, container, exec, health, namespaces, recover};
 
 /// How long the end of the controller waits for programs that run.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,6 +58,10 @@ pub struct Config {
     pub store_dir: PathBuf,
     /// Where session containers are to go with this process.
     pub session: Option<Session>,
+    /// What objects may use; followed as it changes.
+    pub access: tokio::sync::watch::Receiver<Access>,
+    /// The namespaces whose objects are looked at; without any, all.
+    pub namespaces: Vec<String>,
     /// Learns what happens to runs.
     pub steps: Steps,
     /// Learns how the work goes on.
@@ -90,25 +95,29 @@ pub enum Error {
 /// Runs until `shutdown`. Attached programs that run then are waited for, for a while; after that they go on in their
 /// containers. Supervised ones go on at once, and the next daemon finds their outcome.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    let Config { client, engine, store_dir, session, steps, progress, now } = config;
-    let exec_api = Api::<ContainerExec>::all(client.clone());
-    let container_api = Api::<Container>::all(client.clone());
-    check_served(&exec_api, "ContainerExec").await?;
-    check_served(&container_api, "Container").await?;
+    let Config { client, engine, store_dir, session, access, namespaces, steps, progress, now } = config;
+    for api in namespaces::apis::<ContainerExec>(&client, &namespaces) {
+        check_served(&api, "ContainerExec").await?;
+    }
+    for api in namespaces::apis::<Container>(&client, &namespaces) {
+        check_served(&api, "Container").await?;
+    }
+    let policies = Policies::new(access);
 
     let store = StoreGate::open(store_dir, now, shutdown.clone()).await;
     let (wake, woken) = mpsc::unbounded_channel();
     let (container_objects, touched_containers, changed_containers) =
-        watched(watch_of(container_api), Kind::CONTAINER, &progress, |_, _| true);
+        watched(namespaces::watch(&client, &namespaces), Kind::CONTAINER, &progress, |_, _| true);
     let (echoes, index) = (Echoes::default(), Index::default());
     let (exec_objects, touched_execs, changed_execs) =
-        watched(watch_of(exec_api), Kind::CONTAINER_EXEC, &progress, is_news(&echoes, &index));
+        watched(namespaces::watch(&client, &namespaces), Kind::CONTAINER_EXEC, &progress, is_news(&echoes, &index));
     let (for_execs, engines_of_execs) = mpsc::unbounded_channel();
     let (for_containers, engines_of_containers) = mpsc::unbounded_channel();
     let ctx: Ctx = Arc::new(Context {
         events: Events::through(client.clone()),
         client: client.clone(),
         engines: Engines::new(engine.clone(), session, vec![for_execs, for_containers]),
+        policies: policies.clone(),
         engine,
         store: store.clone(),
         containers: container_objects.clone(),
@@ -139,7 +148,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         hanging_on(received(woken).map(On::Run), index).boxed(),
         of_engines.boxed(),
     ]);
-    let calls = Calls { touched: touched_execs, triggers, all: store_changes(store) };
+    let calls = Calls { touched: touched_execs, triggers, all: stream::select(store_changes(store), policy_changes(policies.clone())) };
     let of_execs = ctx.clone();
     // Boxed: they are a part of the future of whoever runs the controller.
     let execs = Box::pin(work::run(
@@ -157,7 +166,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             Box::pin(events.take_until(retired.cancelled_owned()))
         }
     });
-    let calls = Calls { touched: touched_containers, triggers, all: stream::pending() };
+    let calls = Calls { touched: touched_containers, triggers, all: policy_changes(policies) };
     let of_containers = ctx.clone();
     let containers = Box::pin(work::run(
         Kind::CONTAINER,
@@ -194,13 +203,6 @@ pub(crate) fn is_news(echoes: &Echoes, index: &Index) -> impl Fn(&ContainerExec,
         }
         !echoes.is_one(exec)
     }
-}
-
-fn watch_of<K>(api: Api<K>) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static
-where
-    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
-{
-    watcher(api, watcher::Config::default()).default_backoff()
 }
 
 /// One watch of a kind for all that wants to know of it: its objects, the stream of those to look at,
@@ -438,6 +440,14 @@ fn store_changes(gate: StoreGate) -> impl Stream<Item = ()> + Send + 'static {
     stream::unfold(gate, |mut gate| async move {
         gate.changed().await;
         Some(((), gate))
+    })
+}
+
+/// What was refused may be allowed now, and the other way round.
+fn policy_changes(policies: Policies) -> impl Stream<Item = ()> + Send + 'static {
+    stream::unfold(policies, |mut policies| async move {
+        policies.changed().await;
+        Some(((), policies))
     })
 }
 

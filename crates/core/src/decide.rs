@@ -116,6 +116,12 @@ pub enum Reason {
     StopRequested,
     /// Another `ContainerExec` has to succeed first.
     DependencyNotReady,
+    /// The daemon's policy does not allow what the object asks for.
+    NotAllowed,
+    /// The daemon has no policy, and so allows nothing.
+    NoPolicy,
+    /// A run of the same run key is recorded, and cannot be told to be one of the object's namespace.
+    RunKeyTaken,
 }
 
 impl fmt::Display for Reason {
@@ -255,6 +261,11 @@ fn mirror(spec: &ExecSpec, record: Box<RunRecord>, retry: Duration) -> Decision 
 }
 
 impl Reason {
+    /// Whether the policy is why.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Self::NotAllowed | Self::NoPolicy)
+    }
+
     /// How long to wait before looking again without being called.
     pub fn retry(self) -> Duration {
         match self {
@@ -267,6 +278,9 @@ impl Reason {
             | Self::DependencyNotReady
             | Self::PortNotReady
             | Self::PortTimeout
+            | Self::NotAllowed
+            | Self::NoPolicy
+            | Self::RunKeyTaken
             | Self::ProgramChanged => SAFETY_NET,
             Self::EngineUnreachable
             | Self::EngineRefused

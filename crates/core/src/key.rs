@@ -16,7 +16,7 @@ use crate::program::hex;
 pub struct RunKey {
     /// Which container.
     pub ident: String,
-    /// Which program: `spec.runKey`, or `<namespace>/<object name>`.
+    /// Which program: `spec.runKey`, `<namespace>/runKey/<spec.runKey>`, or `<namespace>/<object name>`.
     pub name: RunName,
     /// What makes a repeat deliberate; empty by default.
     pub token: String,
@@ -50,6 +50,8 @@ impl fmt::Display for RunKey {
 #[serde(try_from = "String", into = "String")]
 pub struct RunName(String);
 
+const LONGEST: usize = 512;
+
 /// A run name that cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a run name has 1 to 512 bytes and no control characters, got {0:?}")]
@@ -59,6 +61,15 @@ impl RunName {
     /// The name of the object `namespace/object`.
     pub fn of_object(namespace: &str, object: &str) -> Self {
         Self(format!("{namespace}/{object}"))
+    }
+
+    /// The name for a run key that is `namespace`'s own. It has a part more than that of an object, whose name has no slash.
+    pub fn of_run_key(namespace: &str, key: &str) -> Self {
+        let name = format!("{namespace}/runKey/{key}");
+        if name.len() <= LONGEST {
+            return Self(name);
+        }
+        Self(format!("{namespace}/runKey/sha256:{}", hex(&Sha256::digest(key.as_bytes()))))
     }
 
     /// The name as text.
@@ -71,7 +82,7 @@ impl TryFrom<String> for RunName {
     type Error = InvalidName;
 
     fn try_from(name: String) -> Result<Self, InvalidName> {
-        if name.is_empty() || name.len() > 512 || name.chars().any(char::is_control) {
+        if name.is_empty() || name.len() > LONGEST || name.chars().any(char::is_control) {
             return Err(InvalidName(name));
         }
         Ok(Self(name))
@@ -102,6 +113,19 @@ mod tests {
         assert_eq!(key("a", "b"), key("a", "b"));
         assert_eq!(key("a", "b").len(), 32);
         assert_ne!(key("ab", "c"), key("a", "bc"));
+    }
+
+    #[test]
+    fn a_run_key_of_one_namespace_is_that_of_no_other_and_of_no_object() {
+        let name = |namespace: &str, key: &str| RunName::of_run_key(namespace, key);
+        assert_eq!(name("a", "schema v1").as_str(), "a/runKey/schema v1");
+        assert_ne!(name("a", "b/runKey/x"), name("b", "x"));
+        assert_ne!(name("a", "seed"), RunName::of_object("a", "seed"));
+        let (long, longer) = (name("a", &"k".repeat(512)), name("a", &"k".repeat(511)));
+        assert_ne!(long, longer);
+        for name in [long, longer] {
+            assert_eq!(RunName::try_from(name.as_str().to_owned()), Ok(name));
+        }
     }
 
     #[test]

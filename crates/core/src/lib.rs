@@ -15,6 +15,7 @@
 mod decide;
 pub mod dotenv;
 mod key;
+pub mod policy;
 mod port;
 mod program;
 mod recovery;

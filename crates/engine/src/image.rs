@@ -32,12 +32,12 @@ impl Engine {
         }
     }
 
-    /// The labels that an image gives to each container made from it; none where there is no such image.
-    pub async fn image_labels(&self, image: &str) -> Result<BTreeMap<String, String>, Error> {
+    /// The labels that the image gives its containers; `None` where the engine does not have it.
+    pub async fn image_labels(&self, image: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
         limits::check_image(image)?;
         match self.call("image_inspect", CALL, |docker| async move { docker.inspect_image(image).await }).await {
-            Ok(found) => Ok(found.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect()),
-            Err(Error::Rejected { status: 404, .. }) => Ok(BTreeMap::new()),
+            Ok(found) => Ok(Some(found.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect())),
+            Err(Error::Rejected { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

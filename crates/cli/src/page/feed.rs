@@ -7,18 +7,16 @@
 //! - `{"trouble": "…"}`: the API server does not answer; what is shown may be old.
 //! - `{}`: nothing, now and then, which tells that the line is not dead.
 
-use std::fmt::Debug;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource, ResourceExt};
+use kube::ResourceExt;
+use kube::runtime::watcher::{self, Event};
 use oncelet_api::{Container, ContainerExec};
-use serde::de::DeserializeOwned;
+use oncelet_controller::{Watched, watch_objects};
 use serde_json::{Value, json};
 use tokio_util::time::FutureExt as _;
 
@@ -27,8 +25,8 @@ use super::Shared;
 const BEAT: Duration = Duration::from_secs(15);
 
 pub(super) async fn feed(State(page): Shared) -> Response {
-    let execs = changes("exec", Api::<ContainerExec>::all(page.client.clone()), exec);
-    let containers = changes("container", Api::<Container>::all(page.client.clone()), container);
+    let execs = changes("exec", watch_objects(&page.client, &page.namespaces), exec);
+    let containers = changes("container", watch_objects(&page.client, &page.namespaces), container);
     let changes = Box::pin(stream::select(execs, containers));
     let alive = stream::unfold(changes, |mut changes| async move {
         // A change that comes while the beat is told is kept: the stream is only waited for.
@@ -38,12 +36,13 @@ pub(super) async fn feed(State(page): Shared) -> Response {
     super::lines(alive, &page)
 }
 
-fn changes<K>(kind: &'static str, api: Api<K>, summary: fn(&K) -> Value) -> impl Stream<Item = Value> + Send
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
+fn changes<K: Watched>(
+    kind: &'static str,
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
+    summary: fn(&K) -> Value,
+) -> impl Stream<Item = Value> + Send {
     let key = |object: &K| format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
-    watcher(api, watcher::Config::default()).default_backoff().map(move |event| match event {
+    events.map(move |event| match event {
         Ok(Event::Init) => json!({"begin": kind}),
         Ok(Event::InitApply(it) | Event::Apply(it)) => json!({"kind": kind, "key": key(&it), "it": summary(&it)}),
         Ok(Event::Delete(it)) => json!({"kind": kind, "key": key(&it)}),

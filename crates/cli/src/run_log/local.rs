@@ -34,7 +34,7 @@ pub(super) async fn open(dir: &Path, of: &RunOf) -> Result<(Store, RunId)> {
 /// Whether a record is that of the run which an object shows.
 fn is(record: &RunRecord, of: &RunOf) -> bool {
     let (started, _) = times(&record.state);
-    record.key.name == of.run_name
+    of.run_names.contains(&record.key.name)
         && record.container_id == of.run.container_id
         // The object may have been looked at before the start.
         && (of.run.started.is_none() || started == of.run.started)
@@ -86,7 +86,7 @@ mod tests {
 
     fn of(container: &str, name: &str, started: Option<Timestamp>) -> RunOf {
         let run = Run { id: 1, container_id: container.into(), container: "db".into(), started };
-        RunOf { name: "seed".into(), run_name: RunName::of_object("default", name), run }
+        RunOf { name: "seed".into(), run_names: vec![RunName::of_object("default", name)], run }
     }
 
     /// Each store counts from 1.

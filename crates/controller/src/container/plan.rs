@@ -172,7 +172,7 @@ fn was_told_to_stop(container: &Container) -> bool {
 }
 
 /// Whether oncelet makes the container, or takes somebody else's.
-pub(super) fn makes(container: &Container) -> bool {
+pub(crate) fn makes(container: &Container) -> bool {
     matches!(container.spec.mode, ContainerMode::Session | ContainerMode::Persistent)
 }
 

@@ -30,6 +30,16 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
+    /// The reason of what the policy does not allow.
+    pub(crate) const NOT_ALLOWED: &str = "NotAllowed";
+    /// The same, where there is no policy.
+    pub(crate) const NO_POLICY: &str = "NoPolicy";
+
+    /// Whether the policy is why.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.reason, Self::NOT_ALLOWED | Self::NO_POLICY)
+    }
+
     pub(crate) fn engine(error: &Error) -> Self {
         let reason = match error.kind() {
             ErrorKind::NoSuchImage => "ImageNotFound",
@@ -61,15 +71,22 @@ impl Trouble {
     }
 }
 
-/// The status of `container`.
+/// The status of `container`. `is_guarded` is whether there is a policy that may refuse something.
 pub(crate) fn project(
     container: &Container,
     engine: &str,
     result: &Result<EngineContainer, Trouble>,
+    is_guarded: bool,
     now: Timestamp,
 ) -> ContainerStatus {
     let mut status = match result {
         Ok(found) => of(found, engine),
+        // Nobody has looked at it: what was known of it stays.
+        Err(trouble) if trouble.is_refusal() => {
+            let old = container.status.clone().unwrap_or_default();
+            let state = old.state.or(Some(ContainerState::Pending));
+            ContainerStatus { state, message: Some(trouble.message.clone()), ..old }
+        }
         Err(trouble) => ContainerStatus {
             state: Some(ContainerState::Pending),
             message: Some(trouble.message.clone()),
@@ -112,6 +129,11 @@ pub(crate) fn project(
         }
     };
     status.conditions = vec![condition(condition::READY, ready, reason, message)];
+    if is_guarded {
+        let refused = result.as_ref().err().filter(|trouble| trouble.is_refusal());
+        let (reason, message) = refused.map_or(("Policy", String::new()), |it| (it.reason, it.message.clone()));
+        status.conditions.push(condition(condition::ALLOWED, refused.is_none(), reason.to_owned(), message));
+    }
     if let Some(health) = status.health {
         let healthy = health == ContainerHealth::Healthy;
         let message =

@@ -58,7 +58,7 @@ fn nothing_known() -> Observation {
 }
 
 fn projected(old: Option<ContainerExecStatus>, what: &What) -> ContainerExecStatus {
-    project(&exec(old), &nothing_known(), what, LATER).unwrap()
+    project(&exec(old), &nothing_known(), what, false, LATER).unwrap()
 }
 
 fn conditions(status: &ContainerExecStatus) -> Vec<String> {
@@ -121,7 +121,7 @@ fn a_failed_start_is_not_complete() {
 fn an_outcome_stays_while_its_container_is_away() {
     let before = projected(None, &shows(ended(Outcome::Finished { exit_code: 0 })));
     let (observation, what) = waits(Reason::EngineUnreachable);
-    let after = project(&exec(Some(before.clone())), &observation, &what, LATER).unwrap();
+    let after = project(&exec(Some(before.clone())), &observation, &what, false, LATER).unwrap();
     assert_eq!((after.state, after.exit_code, after.run_id), (before.state, before.exit_code, before.run_id));
     assert!(conditions(&after).contains(&"ContainerReady=False EngineUnreachable".to_owned()));
     assert!(conditions(&after).contains(&"Complete=True Finished".to_owned()), "{:?}", conditions(&after));
@@ -130,8 +130,8 @@ fn an_outcome_stays_while_its_container_is_away() {
 #[test]
 fn a_condition_keeps_the_time_of_its_last_change() {
     let what = shows(ended(Outcome::Finished { exit_code: 0 }));
-    let first = project(&exec(None), &nothing_known(), &what, NOON).unwrap();
-    let second = project(&exec(Some(first.clone())), &nothing_known(), &what, LATER).unwrap();
+    let first = project(&exec(None), &nothing_known(), &what, false, NOON).unwrap();
+    let second = project(&exec(Some(first.clone())), &nothing_known(), &what, false, LATER).unwrap();
     assert_eq!(first, second);
 }
 
