@@ -1,13 +1,16 @@
 //! From what a client sent to what is stored: identity, pruning, defaults, checks, generation.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::builtin::Builtin;
 use crate::meta;
 use crate::names;
+use crate::place;
 use crate::registry::Resource;
-use crate::status::{ApiError, Cause, Subject};
+use crate::status::{ApiError, Cause, MOST, Subject};
 
 /// What becomes of fields that the schema does not know. They are never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,7 +272,7 @@ fn prune(resource: &Resource, object: &mut Value, strictness: Strictness<'_>) ->
     let unknown = resource.schema.prune(object);
     let duplicates = strictness.duplicates.iter().map(|field| format!("duplicate field \"{field}\""));
     let unknown = unknown.iter().map(|field| format!("unknown field \"{field}\""));
-    let texts: Vec<String> = duplicates.chain(unknown).collect();
+    let texts: Vec<String> = duplicates.chain(unknown).take(MOST).collect();
     match strictness.validation {
         FieldValidation::Strict if !texts.is_empty() => {
             let (kind, list) = (&resource.kind, texts.join(", "));
@@ -329,6 +332,11 @@ fn broken_rules(
     if meta::json_size(object) > crate::body::LIMIT {
         return Err(ApiError::too_large(crate::body::LIMIT));
     }
+    // A parser refuses what is deeper. What a patch puts together is looked at here.
+    if place::is_too_deep(object) {
+        let why = format!("the object has more than {} levels of objects and lists", place::DEPTH);
+        return Err(ApiError::bad_request(why));
+    }
     let mut causes = known;
     causes.extend(names::check_metadata(object));
     let found = match resource.builtin() {
@@ -381,7 +389,8 @@ fn late_finalizers(old: &Value, new: &Value) -> Option<Cause> {
     if !meta::is_ending(old) {
         return None;
     }
-    let added: Vec<&str> = meta::finalizers(new).filter(|one| !meta::finalizers(old).any(|old| old == *one)).collect();
+    let before: HashSet<&str> = meta::finalizers(old).collect();
+    let added: Vec<&str> = meta::finalizers(new).filter(|one| !before.contains(one)).take(MOST).collect();
     (!added.is_empty()).then(|| {
         let why = "no new finalizers can be added if the object is being deleted, found new finalizers";
         Cause::forbidden(

@@ -1,11 +1,13 @@
 //! What names may look like.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::builtin::Builtin;
 use crate::meta;
 use crate::registry::Resource;
-use crate::status::Cause;
+use crate::status::{Cause, MOST};
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
     and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
@@ -138,16 +140,25 @@ pub(crate) fn check_metadata(object: &Value) -> Vec<Cause> {
     let keys = |field: &str| object["metadata"][field].as_object().into_iter().flat_map(|map| map.keys());
     let mut causes = check_labels(object);
     for key in keys("annotations") {
+        if causes.len() > MOST {
+            break;
+        }
         for why in wrong_with_qualified(&key.to_lowercase()) {
             causes.push(Cause::invalid("metadata.annotations", Value::from(key.as_str()), why));
         }
     }
     for finalizer in meta::finalizers(object) {
+        if causes.len() > MOST {
+            break;
+        }
         for why in wrong_with_qualified(finalizer) {
             causes.push(Cause::invalid("metadata.finalizers", Value::from(finalizer), why));
         }
     }
     for owner in meta::owner_references(object) {
+        if causes.len() > MOST {
+            break;
+        }
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner[field].as_str().unwrap_or_default().is_empty() {
                 let why = if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
@@ -160,8 +171,8 @@ pub(crate) fn check_metadata(object: &Value) -> Vec<Cause> {
 
 /// Finalizers without a domain may be somebody else's, too.
 pub(crate) fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
-    let known = |one: &str| old.is_some_and(|old| meta::finalizers(old).any(|old| old == one));
-    let new = meta::finalizers(object).filter(|one| !one.contains('/') && !known(one));
+    let known: HashSet<&str> = old.into_iter().flat_map(meta::finalizers).collect();
+    let new = meta::finalizers(object).filter(|one| !one.contains('/') && !known.contains(one)).take(MOST);
     let advice = "prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers";
     new.map(|one| format!("metadata.finalizers: \"{one}\": {advice}")).collect()
 }
@@ -170,6 +181,9 @@ fn check_labels(object: &Value) -> Vec<Cause> {
     let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
     let mut causes = Vec::new();
     for (key, value) in labels {
+        if causes.len() > MOST {
+            break;
+        }
         for why in wrong_with_qualified(key) {
             causes.push(Cause::invalid("metadata.labels", Value::from(key.as_str()), why));
         }

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use crate::body::VALUES;
 use crate::status::ApiError;
 
 /// Starts every Kubernetes protobuf body.
@@ -203,6 +204,9 @@ fn take<'a>(input: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
 fn fields(mut input: &[u8]) -> Option<Vec<(u32, Wire<'_>)>> {
     let mut found = Vec::new();
     while !input.is_empty() {
+        if found.len() >= VALUES {
+            return None;
+        }
         let tag = varint(&mut input)?;
         let number = u32::try_from(tag >> 3).ok()?;
         match tag & 7 {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::meta;
 use crate::names;
-use crate::status::Cause;
+use crate::status::{Cause, MOST};
 pub(crate) use listing::resources;
 
 pub(crate) const NAMESPACES: &str = "namespaces";
@@ -154,6 +154,9 @@ fn check_keys(new: &Value, fields: &[&str]) -> Vec<Cause> {
     let mut causes = Vec::new();
     for (index, field) in fields.iter().enumerate() {
         for key in keys(field) {
+            if causes.len() > MOST {
+                break;
+            }
             causes.extend(names::check_config_key(field, key));
             for other in fields[index + 1..].iter().filter(|other| new[**other].get(key).is_some()) {
                 let why = format!("duplicate of key present in {other}");

@@ -102,6 +102,11 @@ impl Call {
         found.ok_or_else(|| ApiError::not_found(self.resource.subject(), &key.name))
     }
 
+    /// How large the object is that the URL names, in bytes of JSON.
+    pub(crate) fn weight(&self) -> usize {
+        if self.name.is_none() { 0 } else { self.find().map_or(0, |found| found.json.len()) }
+    }
+
     fn selector(&self) -> Result<Selector, ApiError> {
         let selectable = |field: &str| match self.resource.builtin() {
             Some(builtin) => builtin.selectable().contains(&field),
@@ -197,7 +202,7 @@ impl Call {
         let is_status = answer.object["kind"] == "Status" && answer.object["apiVersion"] == "v1";
         let object = if is_status { answer.object } else { form.object(&self.resource, answer.object, self.now()) };
         let mut response = json_reply(answer.code, &object);
-        for warning in &answer.warnings {
+        for warning in &told(answer.warnings) {
             let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
             if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
                 response.headers_mut().append(header::WARNING, value);
@@ -205,6 +210,25 @@ impl Call {
         }
         Ok(response)
     }
+}
+
+/// Warnings as Kubernetes cuts them: clients have little room for headers.
+fn told(warnings: Vec<String>) -> Vec<String> {
+    const ALL: usize = 4096;
+    const ONE: usize = 256;
+    let length = |text: &String| text.chars().count();
+    if warnings.iter().map(length).sum::<usize>() <= ALL {
+        return warnings;
+    }
+    let short = warnings.iter().map(|warning| warning.chars().take(ONE).collect::<String>());
+    let mut room = ALL;
+    short
+        .take_while(|warning| {
+            let left = room.checked_sub(length(warning));
+            room = left.unwrap_or(0);
+            left.is_some()
+        })
+        .collect()
 }
 
 /// What a booking in `managedFields` needs to know of a call.

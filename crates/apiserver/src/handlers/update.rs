@@ -13,6 +13,8 @@ use crate::{body, meta};
 
 /// How often a change that depends on nothing the client read is tried again when another writer was faster.
 const ATTEMPTS: usize = 50;
+/// As many entries of `managedFields` as a client may write: every later write looks at each of them.
+const MANAGERS: usize = 1000;
 
 pub(super) fn update(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
     let object = body::object(&call.headers, raw)?;
@@ -63,6 +65,11 @@ pub(super) fn replace(call: &Call, compute: impl Fn(&Value) -> Result<Next, ApiE
         let old = read.value();
         let next = compute(&call.present(old.clone()))?;
         let given = next.object["metadata"]["managedFields"].as_array().filter(|given| !given.is_empty());
+        if given.is_some_and(|given| given.len() > MANAGERS) {
+            let message = format!("Too many: {}: must have at most {MANAGERS} items", given.map_or(0, Vec::len));
+            let cause = Cause { reason: "FieldValueTooMany", message, field: "metadata.managedFields".to_owned() };
+            return Err(ApiError::invalid(call.resource.subject(), meta::name(&old), vec![cause]));
+        }
         let given = given.map(|given| Value::Array(given.clone()));
         let given = given.filter(|given| *given != old["metadata"]["managedFields"]);
         let change = Change { old: &old, status: call.is_of_status() };

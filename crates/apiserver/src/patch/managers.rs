@@ -10,7 +10,7 @@ use super::apply;
 use super::fields::FieldSet;
 use crate::meta;
 use crate::schema::Schema;
-use crate::status::{ApiError, Cause, Details};
+use crate::status::{ApiError, Cause, Details, MOST};
 
 /// Who writes, and how the write is to be booked.
 #[derive(Debug, Clone, Copy)]
@@ -149,7 +149,7 @@ pub(crate) fn apply(
     schema: Option<&Schema>,
     writer: &Writer<'_>,
     force: bool,
-) -> Result<Applied, ApiError> {
+) -> Result<Applied, Conflict> {
     let wanted = writer.relevant(FieldSet::of(applied, schema));
     let mut entries = Entry::all(current);
     let position = entries.iter().position(|entry| entry.is(writer, "Apply"));
@@ -160,13 +160,13 @@ pub(crate) fn apply(
     let mut conflicts = Vec::new();
     for entry in &mut entries {
         let lost = entry.fields.intersection(&contested);
-        if !lost.paths().is_empty() {
-            conflicts.push((entry.raw.clone(), lost.paths()));
+        if lost.has_places() {
             entry.fields.subtract(&lost);
+            conflicts.push((entry.raw.clone(), lost));
         }
     }
     if !conflicts.is_empty() && !force {
-        return Err(conflict(&conflicts));
+        return Err(Conflict(conflicts));
     }
     let mut object = merged;
     if let Some(mine) = &mine {
@@ -226,40 +226,56 @@ fn store(new: &mut Value, mut entries: Vec<Entry>, schema: Option<&Schema>) {
     }
 }
 
-fn conflict(conflicts: &[(Value, Vec<String>)]) -> ApiError {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let shown = |entry: &Value| {
-        let subresource = match text(&entry["subresource"]) {
-            none if none.is_empty() => none,
-            subresource => format!(" with subresource \"{subresource}\""),
+/// What others hold of that which was applied: their entries, each with what it would lose.
+#[derive(Debug)]
+pub(crate) struct Conflict(Vec<(Value, FieldSet)>);
+
+impl Conflict {
+    pub(crate) fn lost(&self) -> impl Iterator<Item = &FieldSet> {
+        self.0.iter().map(|(_, lost)| lost)
+    }
+}
+
+impl From<Conflict> for ApiError {
+    fn from(Conflict(conflicts): Conflict) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let shown = |entry: &Value| {
+            let subresource = match text(&entry["subresource"]) {
+                none if none.is_empty() => none,
+                subresource => format!(" with subresource \"{subresource}\""),
+            };
+            let using = match text(&entry["operation"]).as_str() {
+                "Apply" => String::new(),
+                _ => format!(" using {}", text(&entry["apiVersion"])),
+            };
+            format!("\"{}\"{subresource}{using}", text(&entry["manager"]))
         };
-        let using = match text(&entry["operation"]).as_str() {
-            "Apply" => String::new(),
-            _ => format!(" using {}", text(&entry["apiVersion"])),
-        };
-        format!("\"{}\"{subresource}{using}", text(&entry["manager"]))
-    };
-    let with = |entry: &Value| format!("conflict with {}", shown(entry));
-    let count: usize = conflicts.iter().map(|(_, paths)| paths.len()).sum();
-    let causes = conflicts.iter().flat_map(|(entry, paths)| {
-        paths.iter().map(|path| Cause { reason: "FieldManagerConflict", message: with(entry), field: path.clone() })
-    });
-    let causes: Vec<Cause> = causes.collect();
-    let message = match conflicts {
-        [(entry, paths)] if paths.len() == 1 => {
-            format!("Apply failed with 1 conflict: {}: {}", with(entry), paths[0])
-        }
-        many => {
+        let conflicts: Vec<_> =
+            conflicts.iter().take(MOST).map(|(entry, lost)| (shown(entry), lost.paths())).collect();
+        let causes = conflicts.iter().flat_map(|(holder, paths)| {
+            let message = format!("conflict with {holder}");
+            paths.iter().map(move |path| Cause {
+                reason: "FieldManagerConflict",
+                message: message.clone(),
+                field: path.clone(),
+            })
+        });
+        let causes: Vec<Cause> = causes.take(MOST).collect();
+        let message = if let [one] = causes.as_slice() {
+            format!("Apply failed with 1 conflict: {}: {}", one.message, one.field)
+        } else {
             let mut lines = Vec::new();
-            for (entry, paths) in many {
-                lines.push(format!("conflicts with {}:", shown(entry)));
-                lines.extend(paths.iter().map(|path| format!("- {path}")));
+            let mut room = MOST;
+            for (holder, paths) in &conflicts {
+                lines.push(format!("conflicts with {holder}:"));
+                lines.extend(paths.iter().take(room).map(|path| format!("- {path}")));
+                room = room.saturating_sub(paths.len());
             }
-            format!("Apply failed with {count} conflicts: {}", lines.join("\n"))
-        }
-    };
-    let details = Details { causes, ..Details::default() };
-    ApiError { details: Some(Box::new(details)), ..ApiError::new(409, "Conflict", message) }
+            format!("Apply failed with {} conflicts: {}", causes.len(), lines.join("\n"))
+        };
+        let details = Details { causes, ..Details::default() };
+        Self { details: Some(Box::new(details)), ..Self::new(409, "Conflict", message) }
+    }
 }
 
 #[cfg(test)]
@@ -273,7 +289,7 @@ mod tests {
     #[allow(clippy::needless_pass_by_value, reason = "reads better where it is called")]
     fn applied(current: &Value, by: &str, wanted: Value, force: bool) -> Result<Value, ApiError> {
         let now = json!("now");
-        let result = apply(current, &wanted, None, &writer(by, &now), force)?;
+        let result = apply(current, &wanted, None, &writer(by, &now), force).map_err(ApiError::from)?;
         let entries = result.entries();
         let mut object = result.object;
         book_apply(entries, &mut object);

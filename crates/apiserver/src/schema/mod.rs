@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::Value;
 
+use crate::place::Place;
 use crate::status::Cause;
 use cel::Rules;
 
@@ -143,9 +144,9 @@ impl Schema {
     /// Everything that is wrong with `new`; `old` is the object before the change, `earlier` what is wrong already.
     pub(crate) fn check(&self, new: &Value, old: Option<&Value>, earlier: &[Cause]) -> Vec<Cause> {
         let mut found = validate::Findings::default();
-        validate::validate(self, new, "", &mut found);
+        validate::validate(self, new, &Place::Root, &mut found);
         if !found.causes.iter().chain(earlier).any(Cause::blocks_rules) {
-            cel::evaluate(self, new, old, "", &mut found.causes);
+            cel::evaluate(self, new, old, &Place::Root, &mut found.causes);
         } else if self.has_rules() {
             found.causes.push(Cause::invalid(
                 "<nil>",
@@ -240,11 +241,6 @@ fn list_type(raw: &Value) -> ListType {
 
 fn strings(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-/// `parent.child`, or `child` at the root.
-pub(crate) fn join(parent: &str, child: &str) -> String {
-    if parent.is_empty() { child.to_owned() } else { format!("{parent}.{child}") }
 }
 
 /// What identifies an item of a map-type list: its values under the keys.
