@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::place::shown;
 use crate::protobuf;
 use crate::status::ApiError;
 
@@ -98,7 +99,7 @@ pub(crate) fn yaml(body: &[u8]) -> Result<Value, ApiError> {
     }
     // Its parser has limits of its own: of depth, of values, and of what aliases make of them.
     serde_saphyr::from_slice(body)
-        .map_err(|error| ApiError::bad_request(format!("the body of the request is not YAML: {error}")))
+        .map_err(|error| ApiError::bad_request(format!("the body of the request is not YAML: {}", shown(error))))
 }
 
 /// About how many values there are in JSON: each but the first follows one of these signs. No fewer than there are.

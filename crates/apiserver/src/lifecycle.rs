@@ -221,7 +221,7 @@ fn check_type(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
             object[field] = json!(expected);
         } else if given.is_empty() {
             let missing = if object["kind"].as_str().unwrap_or_default().is_empty() { "Kind" } else { "apiVersion" };
-            let (kind, text) = (&resource.kind, object.to_string());
+            let (kind, text) = (&resource.kind, place::shown(&*object));
             let beginning: String = text.chars().take(30).collect();
             return Err(ApiError::bad_request(format!(
                 "the object provided is unrecognized (must be of type {kind}): \

@@ -8,7 +8,7 @@ use crate::builtin::{self, Builtin};
 use crate::meta;
 use crate::part::Part;
 use crate::schema::object_meta::with_object_meta;
-use crate::schema::{Schema, SchemaError};
+use crate::schema::{Budget, Schema, SchemaError};
 use crate::status::Subject;
 use crate::table::Column;
 
@@ -212,9 +212,10 @@ pub(crate) fn from_definition(definition: &Value) -> Result<Vec<Resource>, Schem
     let names = &spec["names"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let budget = Budget::default();
     let schema = |index: usize, version: &Value| {
         let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
-        Schema::parse(&with_object_meta(version["schema"]["openAPIV3Schema"].clone()), &path).map(Arc::new)
+        Schema::parse_within(&with_object_meta(version["schema"]["openAPIV3Schema"].clone()), &path, &budget).map(Arc::new)
     };
     let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice).iter().enumerate();
     let stored = versions.clone().find(|(_, version)| version["storage"] == true).filter(|_| versions.len() > 1);

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use crate::meta;
 use crate::registry::{default_definition, from_definition};
-use crate::status::Cause;
+use crate::status::{Cause, MOST};
+
+/// As many versions as a definition may have: each has a schema of its own in memory.
+const VERSIONS: usize = 100;
 
 pub(super) fn prepare(new: &mut Value, old: Option<&Value>, now: jiff::Timestamp) {
     default_definition(new);
@@ -70,6 +73,9 @@ pub(super) fn check(new: &Value) -> Vec<Cause> {
         causes.push(Cause::invalid("spec.versions", &spec["versions"], "must contain unique version names"));
     }
     for (index, version) in versions.iter().enumerate() {
+        if causes.len() > MOST {
+            break;
+        }
         if !version["schema"]["openAPIV3Schema"].is_object() {
             let field = format!("spec.versions[{index}].schema.openAPIV3Schema");
             causes.push(Cause::required(field, ""));
@@ -79,7 +85,10 @@ pub(super) fn check(new: &Value) -> Vec<Cause> {
         causes.extend(check_scale(&version["subresources"]["scale"], &place));
         causes.extend(check_selectable(version, &place));
     }
-    if let Err(error) = from_definition(new) {
+    if versions.len() > VERSIONS {
+        let message = format!("Too many: {}: must have at most {VERSIONS} items", versions.len());
+        causes.push(Cause { reason: "FieldValueTooMany", message, field: "spec.versions".to_owned() });
+    } else if let Err(error) = from_definition(new) {
         causes.push(Cause::invalid(error.path, "\"schema\"", error.why));
     }
     causes
@@ -132,7 +141,7 @@ fn check_selectable(version: &Value, place: &str) -> Vec<Cause> {
         };
         Some(Cause::invalid(at, json!(path), why))
     };
-    fields.filter_map(wrong).collect()
+    fields.filter_map(wrong).take(MOST).collect()
 }
 
 #[cfg(test)]

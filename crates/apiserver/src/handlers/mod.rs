@@ -212,10 +212,11 @@ impl Call {
     }
 }
 
-/// Warnings as Kubernetes cuts them: clients have little room for headers.
-fn told(warnings: Vec<String>) -> Vec<String> {
+/// Warnings as Kubernetes cuts them, and not too many: clients have little room for headers.
+fn told(mut warnings: Vec<String>) -> Vec<String> {
     const ALL: usize = 4096;
     const ONE: usize = 256;
+    warnings.truncate(50);
     let length = |text: &String| text.chars().count();
     if warnings.iter().map(length).sum::<usize>() <= ALL {
         return warnings;

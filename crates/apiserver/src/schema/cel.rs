@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use kube_cel::{CompiledSchema, ErrorKind, ValidationError, Validator, compile_schema};
 use serde_json::Value;
 
-use super::{ListType, Schema, list_key};
+use super::cost::{Cost, count, on_large_stack};
+use super::validate::path_or_nil;
+use super::{Budget, ListType, Schema, list_key};
 use crate::meta;
 use crate::place::{Place, shown};
 use crate::status::{Cause, MOST};
@@ -17,27 +19,39 @@ use crate::status::{Cause, MOST};
 pub(super) struct Rules {
     compiled: CompiledSchema,
     validator: Validator,
+    cost: Cost,
 }
 
 impl Rules {
-    pub(super) fn parse(raw: &Value) -> Result<Option<Self>, String> {
+    pub(super) fn parse(raw: &Value, budget: &Budget) -> Result<Option<Self>, String> {
         let rules = &raw["x-kubernetes-validations"];
         if rules.as_array().is_none_or(Vec::is_empty) {
             return Ok(None);
         }
+        budget.nodes(count(raw))?;
+        let cost = Cost::of(rules).map_err(|why| format!("x-kubernetes-validations: {why}"))?;
         // The children stay for their formats (timestamps are not strings to CEL), without rules of their own.
         let mut node = without_rules(raw);
         meta::put(&mut node, "x-kubernetes-validations", rules.clone());
-        let compiled = compile_schema(&node);
+        let compiled = on_large_stack(|| compile_schema(&node));
+        let compiled = compiled.ok_or("x-kubernetes-validations: a rule cannot be compiled")?;
         if let Some(error) = compiled.compilation_errors().first() {
             return Err(format!("x-kubernetes-validations: {error}"));
         }
-        Ok(Some(Self { compiled, validator: Validator::new() }))
+        Ok(Some(Self { compiled, validator: Validator::new(), cost }))
     }
 
     fn evaluate(&self, new: &Value, old: Option<&Value>, at: &Place<'_>, causes: &mut Vec<Cause>) {
-        let Err(errors) = self.validator.validate_compiled(&self.compiled, new, old) else { return };
-        causes.extend(errors.into_iter().map(|error| cause(error, new, at)));
+        if !self.cost.allows(new) {
+            let why = "its rules would take too many steps on a value of this size";
+            causes.push(Cause::invalid_whole(path_or_nil(at), why));
+            return;
+        }
+        match self.cost.run(|| self.validator.validate_compiled(&self.compiled, new, old)) {
+            Some(Ok(())) => {}
+            Some(Err(errors)) => causes.extend(errors.into_iter().map(|error| cause(error, new, at))),
+            None => causes.push(Cause::invalid_whole(path_or_nil(at), "its rules could not be evaluated")),
+        }
     }
 }
 

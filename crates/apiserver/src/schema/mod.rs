@@ -1,18 +1,20 @@
 //! Structural schemas of custom resources: what a field may hold, what it holds by default, which fields exist at all.
 
 mod cel;
+mod cost;
 mod defaults;
 mod format;
 pub(crate) mod object_meta;
 mod prune;
 mod validate;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
-use crate::place::Place;
+use crate::place::{Place, shown};
 use crate::status::Cause;
 use cel::Rules;
 
@@ -96,14 +98,19 @@ pub(crate) struct SchemaError {
 impl Schema {
     /// Reads `openAPIV3Schema`. `path` names the place in the definition for errors.
     pub(crate) fn parse(raw: &Value, path: &str) -> Result<Self, SchemaError> {
-        let wrong = |why: String| SchemaError { path: path.to_owned(), why };
+        Self::parse_within(raw, path, &Budget::default())
+    }
+
+    /// The same, as one of several schemas of a definition.
+    pub(crate) fn parse_within(raw: &Value, path: &str, budget: &Budget) -> Result<Self, SchemaError> {
+        let wrong = |why: String| SchemaError { path: path.to_owned(), why: shown(why) };
         let children = |field: &str| -> Result<Vec<Self>, SchemaError> {
             let items = raw[field].as_array().into_iter().flatten().enumerate();
-            items.map(|(index, item)| Self::parse(item, &format!("{path}.{field}[{index}]"))).collect()
+            items.map(|(index, item)| Self::parse_within(item, &format!("{path}.{field}[{index}]"), budget)).collect()
         };
         let child = |field: &str| -> Result<Option<Box<Self>>, SchemaError> {
             let found = raw.get(field).filter(|value| value.is_object());
-            found.map(|value| Self::parse(value, &format!("{path}.{field}")).map(Box::new)).transpose()
+            found.map(|value| Self::parse_within(value, &format!("{path}.{field}"), budget).map(Box::new)).transpose()
         };
         let flag = |field: &str| raw[field].as_bool().unwrap_or(false);
         let ty = match raw["type"].as_str() {
@@ -112,7 +119,10 @@ impl Schema {
         };
         let properties = raw["properties"].as_object().into_iter().flatten();
         let properties = properties
-            .map(|(name, value)| Ok((name.clone(), Self::parse(value, &format!("{path}.properties[{name}]"))?)))
+            .map(|(name, value)| {
+                let path = shown(format_args!("{path}.properties[{name}]"));
+                Ok((name.clone(), Self::parse_within(value, &path, budget)?))
+            })
             .collect::<Result<_, SchemaError>>()?;
         // `additionalProperties: true` means any value, which is a schema that allows everything.
         let additional = match raw.get("additionalProperties") {
@@ -132,12 +142,12 @@ impl Schema {
             nullable: flag("nullable"),
             int_or_string: flag("x-kubernetes-int-or-string"),
             required: strings(&raw["required"]),
-            limits: Limits::parse(raw).map_err(wrong)?,
+            limits: Limits::parse(raw, budget).map_err(wrong)?,
             all_of: children("allOf")?,
             any_of: children("anyOf")?,
             one_of: children("oneOf")?,
             not: child("not")?,
-            rules: Rules::parse(raw).map_err(wrong)?,
+            rules: Rules::parse(raw, budget).map_err(wrong)?,
         })
     }
 
@@ -182,6 +192,44 @@ impl Schema {
     }
 }
 
+/// What the schemas of one definition may take: a few bytes of a pattern or a rule can stand for megabytes of what is made from it.
+pub(crate) struct Budget {
+    /// Bytes of compiled patterns.
+    patterns: Cell<usize>,
+    /// Nodes of schemas that are compiled for rules, each as often as rules are above it.
+    nodes: Cell<usize>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { patterns: Cell::new(64 * 1024 * 1024), nodes: Cell::new(250_000) }
+    }
+}
+
+impl Budget {
+    fn pattern(&self, pattern: &str) -> Result<Regex, String> {
+        let compile = |size: usize| RegexBuilder::new(pattern).size_limit(size).dfa_size_limit(size).build();
+        for size in [4, 16, 64, 256, 1024, 4096].map(|size: usize| size.saturating_mul(1024)) {
+            match compile(size) {
+                Err(regex::Error::CompiledTooBig(_)) => {}
+                Err(error) => return Err(format!("pattern: {error}")),
+                Ok(regex) => {
+                    let left = self.patterns.get().checked_sub(size);
+                    self.patterns.set(left.ok_or("pattern: all patterns of the definition together are too large")?);
+                    return Ok(regex);
+                }
+            }
+        }
+        Err("pattern: it is too large".to_owned())
+    }
+
+    fn nodes(&self, count: usize) -> Result<(), String> {
+        let left = self.nodes.get().checked_sub(count);
+        self.nodes.set(left.ok_or("x-kubernetes-validations: too many rules are above too many fields")?);
+        Ok(())
+    }
+}
+
 impl Type {
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
@@ -208,13 +256,13 @@ impl Type {
 }
 
 impl Limits {
-    fn parse(raw: &Value) -> Result<Self, String> {
+    fn parse(raw: &Value, budget: &Budget) -> Result<Self, String> {
         let count = |field: &str| raw[field].as_u64().and_then(|count| usize::try_from(count).ok());
         let pattern = raw["pattern"].as_str().filter(|pattern| !pattern.is_empty());
         Ok(Self {
             allowed: raw["enum"].as_array().cloned().unwrap_or_default(),
             format: raw["format"].as_str().map(str::to_owned),
-            pattern: pattern.map(Regex::new).transpose().map_err(|error| format!("pattern: {error}"))?,
+            pattern: pattern.map(|pattern| budget.pattern(pattern)).transpose()?,
             minimum: raw["minimum"].as_f64(),
             maximum: raw["maximum"].as_f64(),
             exclusive_minimum: raw["exclusiveMinimum"].as_bool().unwrap_or(false),

@@ -218,7 +218,7 @@ fn validate_junctors(schema: &Schema, value: &Value, at: &Place<'_>, found: &mut
     }
 }
 
-fn path_or_nil(at: &Place<'_>) -> String {
+pub(super) fn path_or_nil(at: &Place<'_>) -> String {
     if matches!(at, Place::Root) { "<nil>".to_owned() } else { at.to_string() }
 }
 
