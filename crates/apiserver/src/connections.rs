@@ -15,11 +15,12 @@
 //! everybody is known, new connections wait in the backlog. All places together are less than half of the descriptors that
 //! the process may have: the rest is for engines and stores.
 
-use std::collections::BTreeMap;
+mod visits;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -35,13 +36,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Certified;
+pub use visits::Visitor;
+use visits::{Busy, Door, Overdue, Visit};
 
 /// For a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -118,15 +120,11 @@ async fn serve<S>(
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    let door = Arc::new(Door { places: Arc::new(Semaphore::new(places)), strangers: Mutex::default() });
+    let door = Door::new(places);
     let connections = TaskTracker::new();
     let mut troubled = false;
     for number in 0.. {
-        // All arms only wait: a connection is either accepted or still in the backlog.
-        let place = tokio::select! {
-            () = shutdown.cancelled() => break,
-            place = door.place() => place,
-        };
+        // Both arms only wait: a connection is either accepted or still in the backlog.
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
@@ -134,6 +132,11 @@ async fn serve<S>(
         match accepted {
             Ok((stream, _)) => {
                 troubled = false;
+                // The others wait in the backlog while this one waits for its place.
+                let place = tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    place = door.place() => place,
+                };
                 let visit = Visit::begin(&door, number);
                 let (tls, service, closing) = (tls.clone(), service.clone(), closing.clone());
                 connections.spawn(async move {
@@ -156,149 +159,6 @@ async fn serve<S>(
     connections.close();
     if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::warn!("some requests did not finish in time and were cut off");
-    }
-}
-
-/// The places of one listener, and who of those who took one has not been admitted.
-struct Door {
-    places: Arc<Semaphore>,
-    /// In the order in which they came.
-    strangers: Mutex<BTreeMap<u64, CancellationToken>>,
-}
-
-impl Door {
-    /// A place for one more. Where there is none, the stranger who came first has to leave.
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(place);
-        }
-        let first = self.strangers().pop_first();
-        if let Some((_, leave)) = first {
-            tracing::debug!("all places of a listener are taken; a client without a credential is sent away");
-            leave.cancel();
-        }
-        Arc::clone(&self.places).acquire_owned().await.ok()
-    }
-
-    fn strangers(&self) -> MutexGuard<'_, BTreeMap<u64, CancellationToken>> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One connection, as its requests know it: they carry it in their extensions.
-#[derive(Clone)]
-pub struct Visitor(Arc<Visit>);
-
-impl Visitor {
-    /// The client has shown a credential: it keeps its place whoever else comes, and takes its time.
-    pub fn admit(&self) {
-        self.0.admit();
-    }
-}
-
-struct Visit {
-    door: Arc<Door>,
-    number: u64,
-    /// Cancelled where the place is needed for somebody else.
-    leave: CancellationToken,
-    progress: Mutex<Progress>,
-}
-
-/// How far a connection is.
-struct Progress {
-    known: bool,
-    requests: usize,
-    phase: Phase,
-    since: Instant,
-}
-
-/// What is waited for while there is no request.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// The first request.
-    First,
-    /// Another one.
-    Idle,
-    /// The rest of its headers.
-    Headers,
-}
-
-impl Visit {
-    fn begin(door: &Arc<Door>, number: u64) -> Arc<Self> {
-        let leave = CancellationToken::new();
-        door.strangers().insert(number, leave.clone());
-        let progress = Progress { known: false, requests: 0, phase: Phase::First, since: Instant::now() };
-        Arc::new(Self { door: Arc::clone(door), number, leave, progress: Mutex::new(progress) })
-    }
-
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn admit(&self) {
-        if !std::mem::replace(&mut self.progress().known, true) {
-            self.end();
-        }
-    }
-
-    /// Is no stranger, or not any more.
-    fn end(&self) {
-        self.door.strangers().remove(&self.number);
-    }
-
-    /// The handshake is over.
-    fn greeted(&self) {
-        self.progress().since = Instant::now();
-    }
-
-    /// Bytes came.
-    fn heard(&self) {
-        let mut progress = self.progress();
-        if progress.requests == 0 && progress.phase == Phase::Idle {
-            progress.phase = Phase::Headers;
-            progress.since = Instant::now();
-        }
-    }
-
-    /// What becomes of the connection: its deadline is past.
-    fn overdue(&self) -> Option<Overdue> {
-        let progress = self.progress();
-        let (patience, overdue) = match progress.phase {
-            _ if progress.requests > 0 && progress.known => return None,
-            _ if progress.requests > 0 => (STRANGER, Overdue::Cut),
-            Phase::First | Phase::Headers => (HEADERS, Overdue::Cut),
-            Phase::Idle => (IDLE, Overdue::Close),
-        };
-        (progress.since.elapsed() >= patience).then_some(overdue)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Overdue {
-    /// Told to end.
-    Close,
-    /// Ended at once.
-    Cut,
-}
-
-/// A request that is being answered, to the last byte.
-struct Busy(Arc<Visit>);
-
-impl Busy {
-    fn begin(visit: &Arc<Visit>) -> Self {
-        let mut progress = visit.progress();
-        progress.requests = progress.requests.saturating_add(1);
-        progress.since = Instant::now();
-        Self(Arc::clone(visit))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let mut progress = self.0.progress();
-        progress.requests = progress.requests.saturating_sub(1);
-        progress.phase = Phase::Idle;
-        progress.since = Instant::now();
     }
 }
 
@@ -454,7 +314,11 @@ struct Heard<I> {
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Heard<I> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let before = into.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, into);
         if into.filled().len() > before

@@ -9,6 +9,12 @@
 //! It is not a cluster: there are no Pods, no webhooks, no RBAC. What is not served answers so, with a `Status` that
 //! clients can print.
 
+// What a client sent is never indexed, cut or counted on in a way that could panic: a defect there would be one request away.
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_in_result)
+)]
+
 mod advice;
 mod app;
 mod auth;
@@ -37,6 +43,10 @@ mod server;
 mod status;
 mod storage;
 mod table;
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "it counts with the clock and with constants, and with nothing of a client"
+)]
 mod tls;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::builtin::Builtin;
 use crate::meta;
+use crate::meta::At;
 use crate::names;
 use crate::place;
 use crate::registry::Resource;
@@ -81,11 +82,11 @@ pub(crate) fn seed(
         return create(resource, object, "", None, Strictness::NONE, now).map(|admitted| admitted.object);
     };
     // What others have written on it stays.
-    let mut metadata = old["metadata"].clone();
-    for (field, value) in object["metadata"].as_object().into_iter().flatten() {
-        metadata[field] = value.clone();
+    let mut metadata = old.at("metadata").clone();
+    for (field, value) in object.at("metadata").as_object().into_iter().flatten() {
+        meta::put(&mut metadata, field, value.clone());
     }
-    object["metadata"] = metadata;
+    meta::put(&mut object, "metadata", metadata);
     update(resource, object, &Change { old, status: false }, Strictness::NONE, now).map(|admitted| admitted.object)
 }
 
@@ -182,11 +183,11 @@ pub(crate) fn update(
     }
     let mut object = finish(resource, object, Some(old), now);
     if counts_generations(resource) && !change.status && differs_beyond_metadata(resource, old, &object) {
-        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        let generation = old.at("metadata").at("generation").as_i64().unwrap_or(0).saturating_add(1);
         meta::set(&mut object, "generation", json!(generation));
     }
     // What it is called is part of its URL, not of its state.
-    object["apiVersion"] = old["apiVersion"].clone();
+    meta::put(&mut object, "apiVersion", old.at("apiVersion").clone());
     warnings.extend(names::finalizer_warnings(&object, Some(old)));
     let causes = broken_rules(resource, &object, Some(old), late_finalizers(old, &object).into_iter().collect())?;
     if causes.is_empty() { Ok(Admitted { object, warnings }) } else { Err(ApiError::invalid(subject, name, causes)) }
@@ -201,7 +202,8 @@ fn counts_generations(resource: &Resource) -> bool {
 fn random_suffix() -> String {
     const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let random = uuid::Uuid::new_v4();
-    random.as_bytes()[..5].iter().map(|&byte| char::from(LETTERS[usize::from(byte) % LETTERS.len()])).collect()
+    let letter = |&byte: &u8| LETTERS.iter().cycle().nth(usize::from(byte)).copied().map(char::from);
+    random.as_bytes().iter().take(5).filter_map(letter).collect()
 }
 
 pub(crate) fn name_differs(object: &str, url: &str) -> ApiError {
@@ -216,11 +218,11 @@ pub(crate) fn name_differs(object: &str, url: &str) -> ApiError {
 fn check_type(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
     let expected = [("apiVersion", resource.api_version()), ("kind", resource.kind.clone())];
     for (field, expected) in expected {
-        let given = object[field].as_str().unwrap_or_default();
+        let given = object.at(field).as_str().unwrap_or_default();
         if given.is_empty() && !resource.is_custom() {
-            object[field] = json!(expected);
+            meta::put(object, field, json!(expected));
         } else if given.is_empty() {
-            let missing = if object["kind"].as_str().unwrap_or_default().is_empty() { "Kind" } else { "apiVersion" };
+            let missing = if object.at("kind").as_str().unwrap_or_default().is_empty() { "Kind" } else { "apiVersion" };
             let (kind, text) = (&resource.kind, place::shown(&*object));
             let beginning: String = text.chars().take(30).collect();
             return Err(ApiError::bad_request(format!(
@@ -290,7 +292,7 @@ fn prune(resource: &Resource, object: &mut Value, strictness: Strictness<'_>) ->
 fn finish(resource: &Resource, mut object: Value, old: Option<&Value>, now: Timestamp) -> Value {
     // None of these is the same as an empty one.
     for field in ["finalizers", "ownerReferences", "labels", "annotations"] {
-        let empty = match &object["metadata"][field] {
+        let empty = match object.at("metadata").at(field) {
             Value::Null => true,
             Value::Array(items) => items.is_empty(),
             Value::Object(fields) => fields.is_empty(),

@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn an_object_may_be_as_deep_as_a_parser_goes_beside_what_is_booked_of_it() {
         let deep = |levels: usize| (1..levels).fold(json!({}), |inner, _| json!({"f": inner}));
-        let object = |spec: usize, booked: usize| json!({"spec": deep(spec), "metadata": {"managedFields": [deep(booked)]}});
+        let object =
+            |spec: usize, booked: usize| json!({"spec": deep(spec), "metadata": {"managedFields": [deep(booked)]}});
         assert!(!is_too_deep(&object(DEPTH - 1, DEPTH + 10)));
         assert!(is_too_deep(&object(DEPTH, 1)));
     }

@@ -140,7 +140,7 @@ fn message_of(kind: &str) -> Option<&'static [Field]> {
 pub(crate) fn decode(body: &[u8]) -> Result<Value, ApiError> {
     let malformed = || ApiError::bad_request("the body of the request is not a Kubernetes protobuf message");
     let envelope = body.strip_prefix(MAGIC).ok_or_else(malformed)?;
-    let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
+    let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[] as &[u8]);
     for (number, wire) in fields(envelope).ok_or_else(malformed)? {
         match (number, wire) {
             (1, Wire::Bytes(type_meta)) => {

@@ -126,7 +126,8 @@ fn first_version(state_dir: &Path, now: Timestamp) -> Result<u64, Error> {
         Err(source) => return Err(Error::state(&path, source)),
     };
     let first = mark.max(u64::try_from(now.as_microsecond()).unwrap_or(0));
-    write_private(&path, (first + RESERVED).to_string().as_bytes()).map_err(|source| Error::state(&path, source))?;
+    write_private(&path, first.saturating_add(RESERVED).to_string().as_bytes())
+        .map_err(|source| Error::state(&path, source))?;
     Ok(first)
 }
 

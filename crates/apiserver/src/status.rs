@@ -198,12 +198,12 @@ impl ApiError {
             "message": self.message,
         });
         if !self.reason.is_empty() {
-            status["reason"] = json!(self.reason);
+            crate::meta::put(&mut status, "reason", json!(self.reason));
         }
         if let Some(details) = &self.details {
-            status["details"] = details.to_json();
+            crate::meta::put(&mut status, "details", details.to_json());
         }
-        status["code"] = json!(self.code);
+        crate::meta::put(&mut status, "code", json!(self.code));
         status
     }
 }
@@ -250,7 +250,11 @@ impl Cause {
         value: impl std::fmt::Display,
         why: impl std::fmt::Display,
     ) -> Self {
-        Self { reason: "FieldValueInvalid", message: format!("Invalid value: {}: {why}", shown(value)), field: field.into() }
+        Self {
+            reason: "FieldValueInvalid",
+            message: format!("Invalid value: {}: {why}", shown(value)),
+            field: field.into(),
+        }
     }
 
     /// For values too large to repeat: objects and lists.

@@ -92,48 +92,257 @@ fn bodies() -> Vec<Tried> {
     let mut all = vec![
         tried("values", post.clone(), WIDGETS, JSON, widget(&format!("[{}]", listed(ROOM, |_| "0".to_owned())))),
         tried("lists", post.clone(), WIDGETS, JSON, widget(&format!("[{}]", listed(ROOM, |_| "[]".to_owned())))),
-        tried("values at the limit", post.clone(), WIDGETS, JSON, widget(&format!("[{}]", many(240_000, |_| "0".to_owned())))),
-        tried("fields at the limit", post.clone(), WIDGETS, JSON, widget(&format!("{{{}}}", many(120_000, |at| format!("\"{at}\":0"))))),
+        tried(
+            "values at the limit",
+            post.clone(),
+            WIDGETS,
+            JSON,
+            widget(&format!("[{}]", many(240_000, |_| "0".to_owned()))),
+        ),
+        tried(
+            "fields at the limit",
+            post.clone(),
+            WIDGETS,
+            JSON,
+            widget(&format!("{{{}}}", many(120_000, |at| format!("\"{at}\":0")))),
+        ),
         tried("deep lists", post.clone(), WIDGETS, JSON, widget(&("[".repeat(half) + &"]".repeat(half)))),
         tried("deep objects", post.clone(), WIDGETS, JSON, widget(&fill(ROOM, |_| "{\"a\":".to_owned()))),
-        tried("unknown fields", post.clone(), CONFIG_MAPS, JSON, config_map("", &format!(",{}", many(120_000, |at| format!("\"u{at}\":0"))))),
-        tried("unknown fields, strictly", post.clone(), &format!("{CONFIG_MAPS}?fieldValidation=Strict"), JSON, config_map("", &format!(",{}", many(120_000, |at| format!("\"u{at}\":0"))))),
-        tried("unknown below a long name", post.clone(), CONFIG_MAPS, JSON, config_map("", &format!(",\"{long}\":{{{}}}", listed(half - 1000, |_| "\"a\":0".to_owned())))),
-        tried("duplicates below a long name", post.clone(), WIDGETS, JSON, widget(&format!("{{\"{long}\":{{{}}}}}", many(100_000, |_| "\"a\":0".to_owned())))),
-        tried("duplicates", post.clone(), WIDGETS, JSON, widget(&format!("{{{}}}", many(120_000, |_| "\"a\":0".to_owned())))),
-        tried("data", post.clone(), CONFIG_MAPS, JSON, config_map("", &format!(",\"data\":{{{}}}", many(120_000, |at| format!("\"{at}\":\"\""))))),
-        tried("other data", put.clone(), &one, JSON, config_map("", &format!(",\"data\":{{{}}}", many(120_000, |at| format!("\"x{at}\":\"\""))))),
-        tried("bad keys", put.clone(), &one, JSON, config_map("", &format!(",\"data\":{{{}}}", many(120_000, |at| format!("\"/{at}\":\"\""))))),
-        tried("bad labels", put.clone(), &one, JSON, config_map(&format!(",\"labels\":{{{}}}", many(120_000, |at| format!("\"/{at}\":\"/\""))), "")),
-        tried("bad annotations", put.clone(), &one, JSON, config_map(&format!(",\"annotations\":{{{}}}", many(120_000, |at| format!("\"/{at}\":\"/\""))), "")),
-        tried("wrong labels", put.clone(), &one, JSON, config_map(&format!(",\"labels\":{{{}}}", many(120_000, |at| format!("\"a{at}\":0"))), "")),
-        tried("finalizers", put.clone(), &one, JSON, config_map(&format!(",\"finalizers\":[{}]", listed(ROOM, |at| format!("\"e.d/{at}\""))), "")),
-        tried("other finalizers", put.clone(), &one, JSON, config_map(&format!(",\"finalizers\":[{}]", listed(ROOM, |at| format!("\"f.d/{at}\""))), "")),
-        tried("bad finalizers", put.clone(), &one, JSON, config_map(&format!(",\"finalizers\":[{}]", listed(ROOM, |at| format!("\"{at}\""))), "")),
-        tried("finalizers, strategically", Method::PATCH, &one, STRATEGIC, format!(
-            r#"{{"metadata":{{"finalizers":[{0}],"$setElementOrder/finalizers":[{0}],"$deleteFromPrimitiveList/finalizers":[{0}]}}}}"#,
-            listed(ROOM / 3, |at| format!("\"g.d/{at}\"")))),
-        tried("finalizers, applied", Method::PATCH, &format!("{one}?fieldManager=m"), APPLY, config_map(&format!(",\"finalizers\":[{}]", listed(ROOM, |at| format!("\"h.d/{at}\""))), "")),
-        tried("finalizers, applied no more", Method::PATCH, &format!("{one}?fieldManager=m"), APPLY, config_map("", "")),
-        tried("owners", put.clone(), &one, JSON, config_map(&format!(",\"ownerReferences\":[{}]", many(45_000, |at| format!("{{\"uid\":\"{at}\",\"name\":\"n\",\"kind\":\"K\",\"apiVersion\":\"v\"}}"))), "")),
-        tried("owners, strategically", Method::PATCH, &one, STRATEGIC, format!(r#"{{"metadata":{{"ownerReferences":[{}]}}}}"#, many(100_000, |at| format!("{{\"uid\":\"{at}\"}}")))),
-        tried("owners removed, strategically", Method::PATCH, &one, STRATEGIC, format!(r#"{{"metadata":{{"ownerReferences":[{}]}}}}"#, many(40_000, |at| format!("{{\"uid\":\"{at}\",\"$patch\":\"delete\"}}")))),
-        tried("managers", put.clone(), &one, JSON, config_map(&format!(",\"managedFields\":[{}]", many(24_000, |at| format!("{{\"manager\":\"m{at}\",\"operation\":\"Update\",\"fieldsV1\":{{\"f:data\":{{}}}}}}"))), "")),
-        tried("nulls", Method::PATCH, &one, MERGE, format!("{{\"data\":{{{}}}}}", many(120_000, |at| format!("\"x{at}\":null")))),
-        tried("data again", put.clone(), &one, JSON, config_map("", &format!(",\"data\":{{{}}}", many(110_000, |at| format!("\"x{at}\":\"\""))))),
-        tried("operations at the front", Method::PATCH, &one, PATCH, format!("[{}]", many(10_000, |at| format!("{{\"op\":\"remove\",\"path\":\"/data/x{at}\"}}")))),
-        tried("applied data", Method::PATCH, &format!("{one}?fieldManager=m"), APPLY, config_map("", &format!(",\"data\":{{{}}}", many(110_000, |at| format!("\"x{at}\":\"1\""))))),
-        tried("applied data by force", Method::PATCH, &format!("{one}?fieldManager=m&force=true"), APPLY, config_map("", &format!(",\"data\":{{{}}}", many(110_000, |at| format!("\"x{at}\":\"1\""))))),
+        tried(
+            "unknown fields",
+            post.clone(),
+            CONFIG_MAPS,
+            JSON,
+            config_map("", &format!(",{}", many(120_000, |at| format!("\"u{at}\":0")))),
+        ),
+        tried(
+            "unknown fields, strictly",
+            post.clone(),
+            &format!("{CONFIG_MAPS}?fieldValidation=Strict"),
+            JSON,
+            config_map("", &format!(",{}", many(120_000, |at| format!("\"u{at}\":0")))),
+        ),
+        tried(
+            "unknown below a long name",
+            post.clone(),
+            CONFIG_MAPS,
+            JSON,
+            config_map("", &format!(",\"{long}\":{{{}}}", listed(half - 1000, |_| "\"a\":0".to_owned()))),
+        ),
+        tried(
+            "duplicates below a long name",
+            post.clone(),
+            WIDGETS,
+            JSON,
+            widget(&format!("{{\"{long}\":{{{}}}}}", many(100_000, |_| "\"a\":0".to_owned()))),
+        ),
+        tried(
+            "duplicates",
+            post.clone(),
+            WIDGETS,
+            JSON,
+            widget(&format!("{{{}}}", many(120_000, |_| "\"a\":0".to_owned()))),
+        ),
+        tried(
+            "data",
+            post.clone(),
+            CONFIG_MAPS,
+            JSON,
+            config_map("", &format!(",\"data\":{{{}}}", many(120_000, |at| format!("\"{at}\":\"\"")))),
+        ),
+        tried(
+            "other data",
+            put.clone(),
+            &one,
+            JSON,
+            config_map("", &format!(",\"data\":{{{}}}", many(120_000, |at| format!("\"x{at}\":\"\"")))),
+        ),
+        tried(
+            "bad keys",
+            put.clone(),
+            &one,
+            JSON,
+            config_map("", &format!(",\"data\":{{{}}}", many(120_000, |at| format!("\"/{at}\":\"\"")))),
+        ),
+        tried(
+            "bad labels",
+            put.clone(),
+            &one,
+            JSON,
+            config_map(&format!(",\"labels\":{{{}}}", many(120_000, |at| format!("\"/{at}\":\"/\""))), ""),
+        ),
+        tried(
+            "bad annotations",
+            put.clone(),
+            &one,
+            JSON,
+            config_map(&format!(",\"annotations\":{{{}}}", many(120_000, |at| format!("\"/{at}\":\"/\""))), ""),
+        ),
+        tried(
+            "wrong labels",
+            put.clone(),
+            &one,
+            JSON,
+            config_map(&format!(",\"labels\":{{{}}}", many(120_000, |at| format!("\"a{at}\":0"))), ""),
+        ),
+        tried(
+            "finalizers",
+            put.clone(),
+            &one,
+            JSON,
+            config_map(&format!(",\"finalizers\":[{}]", listed(ROOM, |at| format!("\"e.d/{at}\""))), ""),
+        ),
+        tried(
+            "other finalizers",
+            put.clone(),
+            &one,
+            JSON,
+            config_map(&format!(",\"finalizers\":[{}]", listed(ROOM, |at| format!("\"f.d/{at}\""))), ""),
+        ),
+        tried(
+            "bad finalizers",
+            put.clone(),
+            &one,
+            JSON,
+            config_map(&format!(",\"finalizers\":[{}]", listed(ROOM, |at| format!("\"{at}\""))), ""),
+        ),
+        tried(
+            "finalizers, strategically",
+            Method::PATCH,
+            &one,
+            STRATEGIC,
+            format!(
+                r#"{{"metadata":{{"finalizers":[{0}],"$setElementOrder/finalizers":[{0}],"$deleteFromPrimitiveList/finalizers":[{0}]}}}}"#,
+                listed(ROOM / 3, |at| format!("\"g.d/{at}\""))
+            ),
+        ),
+        tried(
+            "finalizers, applied",
+            Method::PATCH,
+            &format!("{one}?fieldManager=m"),
+            APPLY,
+            config_map(&format!(",\"finalizers\":[{}]", listed(ROOM, |at| format!("\"h.d/{at}\""))), ""),
+        ),
+        tried(
+            "finalizers, applied no more",
+            Method::PATCH,
+            &format!("{one}?fieldManager=m"),
+            APPLY,
+            config_map("", ""),
+        ),
+        tried(
+            "owners",
+            put.clone(),
+            &one,
+            JSON,
+            config_map(
+                &format!(
+                    ",\"ownerReferences\":[{}]",
+                    many(45_000, |at| format!(
+                        "{{\"uid\":\"{at}\",\"name\":\"n\",\"kind\":\"K\",\"apiVersion\":\"v\"}}"
+                    ))
+                ),
+                "",
+            ),
+        ),
+        tried(
+            "owners, strategically",
+            Method::PATCH,
+            &one,
+            STRATEGIC,
+            format!(
+                r#"{{"metadata":{{"ownerReferences":[{}]}}}}"#,
+                many(100_000, |at| format!("{{\"uid\":\"{at}\"}}"))
+            ),
+        ),
+        tried(
+            "owners removed, strategically",
+            Method::PATCH,
+            &one,
+            STRATEGIC,
+            format!(
+                r#"{{"metadata":{{"ownerReferences":[{}]}}}}"#,
+                many(40_000, |at| format!("{{\"uid\":\"{at}\",\"$patch\":\"delete\"}}"))
+            ),
+        ),
+        tried(
+            "managers",
+            put.clone(),
+            &one,
+            JSON,
+            config_map(
+                &format!(
+                    ",\"managedFields\":[{}]",
+                    many(24_000, |at| format!(
+                        "{{\"manager\":\"m{at}\",\"operation\":\"Update\",\"fieldsV1\":{{\"f:data\":{{}}}}}}"
+                    ))
+                ),
+                "",
+            ),
+        ),
+        tried(
+            "nulls",
+            Method::PATCH,
+            &one,
+            MERGE,
+            format!("{{\"data\":{{{}}}}}", many(120_000, |at| format!("\"x{at}\":null"))),
+        ),
+        tried(
+            "data again",
+            put.clone(),
+            &one,
+            JSON,
+            config_map("", &format!(",\"data\":{{{}}}", many(110_000, |at| format!("\"x{at}\":\"\"")))),
+        ),
+        tried(
+            "operations at the front",
+            Method::PATCH,
+            &one,
+            PATCH,
+            format!("[{}]", many(10_000, |at| format!("{{\"op\":\"remove\",\"path\":\"/data/x{at}\"}}"))),
+        ),
+        tried(
+            "applied data",
+            Method::PATCH,
+            &format!("{one}?fieldManager=m"),
+            APPLY,
+            config_map("", &format!(",\"data\":{{{}}}", many(110_000, |at| format!("\"x{at}\":\"1\"")))),
+        ),
+        tried(
+            "applied data by force",
+            Method::PATCH,
+            &format!("{one}?fieldManager=m&force=true"),
+            APPLY,
+            config_map("", &format!(",\"data\":{{{}}}", many(110_000, |at| format!("\"x{at}\":\"1\"")))),
+        ),
         tried("applied data no more", Method::PATCH, &format!("{one}?fieldManager=m"), APPLY, config_map("", "")),
         tried("yaml list", post.clone(), WIDGETS, YAML, fill(ROOM, |_| "- ".to_owned())),
         tried("yaml flow", post.clone(), WIDGETS, YAML, "[".repeat(ROOM)),
         tried("yaml flow maps", post.clone(), WIDGETS, YAML, "{".repeat(ROOM)),
         tried("yaml keys", post.clone(), WIDGETS, YAML, fill(ROOM, |_| "? ".to_owned())),
         tried("yaml colons", post.clone(), WIDGETS, YAML, fill(ROOM, |_| "a: ".to_owned())),
-        tried("yaml indentation", post.clone(), WIDGETS, YAML, fill(ROOM, |at| format!("{}a:\n", " ".repeat(at % 2000)))),
+        tried(
+            "yaml indentation",
+            post.clone(),
+            WIDGETS,
+            YAML,
+            fill(ROOM, |at| format!("{}a:\n", " ".repeat(at % 2000))),
+        ),
         tried("yaml anchors", post.clone(), WIDGETS, YAML, fill(ROOM, |at| format!("- &a{at} x\n"))),
-        tried("yaml aliases", post.clone(), WIDGETS, YAML, format!("a: &a [{}]\nb:\n", "x,".repeat(1000)) + &fill(ROOM - 10_000, |_| "- *a\n".to_owned())),
-        tried("yaml merges", post.clone(), WIDGETS, YAML, "a: &a {x: 1}\nb:\n".to_owned() + &fill(ROOM - 100, |_| "  <<: *a\n".to_owned())),
+        tried(
+            "yaml aliases",
+            post.clone(),
+            WIDGETS,
+            YAML,
+            format!("a: &a [{}]\nb:\n", "x,".repeat(1000)) + &fill(ROOM - 10_000, |_| "- *a\n".to_owned()),
+        ),
+        tried(
+            "yaml merges",
+            post.clone(),
+            WIDGETS,
+            YAML,
+            "a: &a {x: 1}\nb:\n".to_owned() + &fill(ROOM - 100, |_| "  <<: *a\n".to_owned()),
+        ),
         tried("yaml scalar", post.clone(), WIDGETS, YAML, "a: ".to_owned() + &"x\n ".repeat(ROOM / 3)),
         tried("yaml folded", post.clone(), WIDGETS, YAML, "a: >\n".to_owned() + &" x\n\n".repeat(ROOM / 4)),
         tried("yaml quoted", post.clone(), WIDGETS, YAML, "a: \"".to_owned() + &"\\\n".repeat(ROOM / 2)),
@@ -149,16 +358,44 @@ fn bodies() -> Vec<Tried> {
         tried("rule in parentheses", post.clone(), DEFINITIONS, JSON, rule(&("(".repeat(half) + &")".repeat(half)))),
         tried("rule of nots", post.clone(), DEFINITIONS, JSON, rule(&("!".repeat(half) + "true"))),
         tried("rule of minuses", post.clone(), DEFINITIONS, JSON, rule(&("-".repeat(half) + "1"))),
-        tried("rule of sums", post.clone(), DEFINITIONS, JSON, rule(&("1".to_owned() + &"+1".repeat(half / 2) + " > 0"))),
+        tried(
+            "rule of sums",
+            post.clone(),
+            DEFINITIONS,
+            JSON,
+            rule(&("1".to_owned() + &"+1".repeat(half / 2) + " > 0")),
+        ),
         tried("rule of ors", post.clone(), DEFINITIONS, JSON, rule(&("true".to_owned() + &"||true".repeat(half / 6)))),
         tried("rule of fields", post.clone(), DEFINITIONS, JSON, rule(&("self".to_owned() + &".a".repeat(half / 2)))),
         tried("rule of indices", post.clone(), DEFINITIONS, JSON, rule(&("self".to_owned() + &"[0]".repeat(half / 3)))),
         tried("rule of choices", post.clone(), DEFINITIONS, JSON, rule(&"true?true:".repeat(half / 10))),
         tried("rule of lists", post.clone(), DEFINITIONS, JSON, rule(&"[".repeat(half))),
         tried("rule of calls", post.clone(), DEFINITIONS, JSON, rule(&"size(".repeat(half / 5))),
-        tried("rule of a long list", post.clone(), DEFINITIONS, JSON, rule(&format!("[{}].size() > 0", listed(half, |_| "1".to_owned())))),
-        tried("pattern", post.clone(), DEFINITIONS, JSON, definition(&json!({"type": "object", "properties": {"spec": {"type": "string", "pattern": "(".repeat(half)}}}))),
-        tried("large pattern", post.clone(), DEFINITIONS, JSON, definition(&json!({"type": "object", "properties": {"spec": {"type": "string", "pattern": "((a{1000}){1000}){1000}"}}}))),
+        tried(
+            "rule of a long list",
+            post.clone(),
+            DEFINITIONS,
+            JSON,
+            rule(&format!("[{}].size() > 0", listed(half, |_| "1".to_owned()))),
+        ),
+        tried(
+            "pattern",
+            post.clone(),
+            DEFINITIONS,
+            JSON,
+            definition(
+                &json!({"type": "object", "properties": {"spec": {"type": "string", "pattern": "(".repeat(half)}}}),
+            ),
+        ),
+        tried(
+            "large pattern",
+            post.clone(),
+            DEFINITIONS,
+            JSON,
+            definition(
+                &json!({"type": "object", "properties": {"spec": {"type": "string", "pattern": "((a{1000}){1000}){1000}"}}}),
+            ),
+        ),
     ];
     let versions = |count: usize| {
         let versions: Vec<_> = (0..count)
@@ -209,7 +446,13 @@ async fn a_small_request_costs_little_whatever_is_in_it() {
         let took = started.elapsed();
         let (most, _) = memory();
         let grown = most.saturating_sub(before);
-        let line = format!("{:>8} ms {:>6} MiB  {code} {:>8} bytes  {}", took.as_millis(), grown >> 20, text.len(), tried.name);
+        let line = format!(
+            "{:>8} ms {:>6} MiB  {code} {:>8} bytes  {}",
+            took.as_millis(),
+            grown >> 20,
+            text.len(),
+            tried.name
+        );
         eprintln!("{line} {}", String::from_utf8_lossy(&text[..text.len().min(120)]));
         writeln!(report, "{line}").unwrap();
         assert!(grown < MEMORY, "{}: {grown} bytes", tried.name);

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::builtin::{Builtin, DEFINITIONS, NAMESPACES};
 use crate::lifecycle::{FieldValidation, Strictness};
+use crate::meta::At;
 use crate::negotiate::{Form, json_reply};
 use crate::patch::managers::{Writer, book_update};
 use crate::registry::Resource;
@@ -199,7 +200,7 @@ impl Call {
     fn reply(&self, answer: Answer) -> Result<Response<Body>, ApiError> {
         let form = Form::of(&self.headers, &self.query)?;
         // A Status is never a row of the resource's table.
-        let is_status = answer.object["kind"] == "Status" && answer.object["apiVersion"] == "v1";
+        let is_status = answer.object.at("kind") == "Status" && answer.object.at("apiVersion") == "v1";
         let object = if is_status { answer.object } else { form.object(&self.resource, answer.object, self.now()) };
         let mut response = json_reply(answer.code, &object);
         for warning in &told(answer.warnings) {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Answer, Call, delete, namespace};
 use crate::lifecycle::{self, Admitted, Change};
+use crate::meta::At;
 use crate::patch::managers::book_apply;
 use crate::status::{ApiError, Cause, Subject};
 use crate::storage::Stored;
@@ -64,14 +65,14 @@ pub(super) fn replace(call: &Call, compute: impl Fn(&Value) -> Result<Next, ApiE
         let read = call.find()?;
         let old = read.value();
         let next = compute(&call.present(old.clone()))?;
-        let given = next.object["metadata"]["managedFields"].as_array().filter(|given| !given.is_empty());
+        let given = next.object.at("metadata").at("managedFields").as_array().filter(|given| !given.is_empty());
         if given.is_some_and(|given| given.len() > MANAGERS) {
             let message = format!("Too many: {}: must have at most {MANAGERS} items", given.map_or(0, Vec::len));
             let cause = Cause { reason: "FieldValueTooMany", message, field: "metadata.managedFields".to_owned() };
             return Err(ApiError::invalid(call.resource.subject(), meta::name(&old), vec![cause]));
         }
         let given = given.map(|given| Value::Array(given.clone()));
-        let given = given.filter(|given| *given != old["metadata"]["managedFields"]);
+        let given = given.filter(|given| given != old.at("metadata").at("managedFields"));
         let change = Change { old: &old, status: call.is_of_status() };
         let mut admitted = lifecycle::update(&call.resource, next.object, &change, call.strictness(), call.now())?;
         admitted.warnings.extend(call.advice(&admitted.object));

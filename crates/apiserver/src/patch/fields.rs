@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::meta::At;
 use crate::place::shown;
 use crate::schema::{ListType, Schema};
 use crate::status::MOST;
@@ -86,7 +87,7 @@ pub(super) fn element_of<'a>(item: &Value, list: Option<&'a Schema>) -> Option<(
         ListType::Atomic => return None,
         ListType::Set => Element::Value(item.to_string()),
         ListType::Map(keys) => {
-            let keys: Value = keys.iter().map(|key| (key.clone(), item[key.as_str()].clone())).collect();
+            let keys: Value = keys.iter().map(|key| (key.clone(), item.at(key.as_str()).clone())).collect();
             Element::Item(keys.to_string())
         }
     };

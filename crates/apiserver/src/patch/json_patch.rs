@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::body::LIMIT;
 use crate::meta;
+use crate::meta::At;
 use crate::place::{DEPTH, is_deeper};
 use crate::status::ApiError;
 
@@ -36,7 +37,9 @@ pub(crate) enum PatchError {
     Copies(usize),
     #[error("the result would have more than {DEPTH} levels of objects and lists")]
     TooDeep,
-    #[error("the operations move more than {SHIFTS} fields and items out of the way; put them at the end, or replace all")]
+    #[error(
+        "the operations move more than {SHIFTS} fields and items out of the way; put them at the end, or replace all"
+    )]
     TooCostly,
 }
 
@@ -74,10 +77,10 @@ pub(crate) fn parse(patch: &Value) -> Result<Vec<Operation>, ApiError> {
 
 impl Operation {
     fn parse(item: &Value) -> Option<Self> {
-        let path = Pointer::parse(item["path"].as_str()?)?;
-        let from = || Pointer::parse(item["from"].as_str()?);
-        let value = || item["value"].clone();
-        Some(match item["op"].as_str()? {
+        let path = Pointer::parse(item.at("path").as_str()?)?;
+        let from = || Pointer::parse(item.at("from").as_str()?);
+        let value = || item.at("value").clone();
+        Some(match item.at("op").as_str()? {
             "add" => Self::Add(path, value()),
             "remove" => Self::Remove(path),
             "replace" => Self::Replace(path, value()),

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::fields::FieldSet;
 use super::managers::{self, Applied, Conflict, Writer};
+use crate::meta::At;
 use crate::schema::Schema;
 use crate::{body, meta};
 
@@ -18,7 +19,7 @@ pub(crate) fn apply(
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Applied, Conflict> {
-    let before = current["metadata"]["annotations"][ANNOTATION].as_str();
+    let before = current.at("metadata").at("annotations").at(ANNOTATION).as_str();
     let Some(before) = before else { return managers::apply(current, applied, schema, writer, force) };
     let mut result = match managers::apply(current, applied, schema, writer, force) {
         Err(conflict) if wrote_all(before, &conflict, schema) => {
@@ -29,7 +30,8 @@ pub(crate) fn apply(
     // The annotation goes on telling what kubectl applied last.
     let mut now = sorted(applied).to_string();
     now.push('\n');
-    if let Some(annotations) = meta::of(&mut result.object).and_then(|metadata| metadata["annotations"].as_object_mut())
+    if let Some(annotations) =
+        meta::of(&mut result.object).and_then(|metadata| metadata.get_mut("annotations")?.as_object_mut())
     {
         annotations.insert(ANNOTATION.to_owned(), Value::String(now));
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::apply;
 use super::fields::FieldSet;
 use crate::meta;
+use crate::meta::At;
 use crate::schema::Schema;
 use crate::status::{ApiError, Cause, Details, MOST};
 
@@ -34,18 +35,18 @@ struct Entry {
 
 impl Entry {
     fn all(object: &Value) -> Vec<Self> {
-        Self::all_of(&object["metadata"]["managedFields"])
+        Self::all_of(object.at("metadata").at("managedFields"))
     }
 
     fn all_of(entries: &Value) -> Vec<Self> {
-        let entries = entries.as_array().into_iter().flatten().filter(|entry| entry["manager"].is_string());
-        entries.map(|raw| Self { raw: raw.clone(), fields: FieldSet::parse(&raw["fieldsV1"]) }).collect()
+        let entries = entries.as_array().into_iter().flatten().filter(|entry| entry.at("manager").is_string());
+        entries.map(|raw| Self { raw: raw.clone(), fields: FieldSet::parse(raw.at("fieldsV1")) }).collect()
     }
 
     fn is(&self, writer: &Writer<'_>, operation: &str) -> bool {
-        self.raw["manager"] == writer.manager
-            && self.raw["operation"] == operation
-            && self.raw["subresource"].as_str().unwrap_or_default() == writer.subresource
+        self.raw.at("manager") == writer.manager
+            && self.raw.at("operation") == operation
+            && self.raw.at("subresource").as_str().unwrap_or_default() == writer.subresource
     }
 }
 
@@ -61,7 +62,7 @@ impl Writer<'_> {
             "fieldsType": "FieldsV1",
         });
         if !self.subresource.is_empty() {
-            raw["subresource"] = json!(self.subresource);
+            meta::put(&mut raw, "subresource", json!(self.subresource));
         }
         if !self.is_timed()
             && let Some(fields) = raw.as_object_mut()
@@ -127,7 +128,7 @@ pub(crate) fn book_update(
                 let before = mine.fields.clone();
                 mine.fields.union(&changed);
                 if mine.fields != before && writer.is_timed() {
-                    mine.raw["time"] = writer.now.clone();
+                    meta::put(&mut mine.raw, "time", writer.now.clone());
                 }
             }
             None => entries.push(writer.entry("Update", changed)),
@@ -200,14 +201,14 @@ impl Applied {
 fn written(entries: &[Entry]) -> Vec<Value> {
     let mut held: Vec<_> = entries.iter().filter(|entry| !entry.fields.is_empty()).collect();
     let order = ["operation", "time", "manager", "apiVersion", "subresource"];
-    held.sort_by_key(|entry| order.map(|field| entry.raw[field].as_str().unwrap_or_default().to_owned()));
+    held.sort_by_key(|entry| order.map(|field| entry.raw.at(field).as_str().unwrap_or_default().to_owned()));
     held.into_iter()
         .map(|entry| {
             let mut raw = entry.raw.clone();
-            raw["fieldsV1"] = entry.fields.to_json();
+            meta::put(&mut raw, "fieldsV1", entry.fields.to_json());
             // The status entry says so last, as Kubernetes writes it.
             if let Some(subresource) = raw.as_object_mut().and_then(|raw| raw.shift_remove("subresource")) {
-                raw["subresource"] = subresource;
+                meta::put(&mut raw, "subresource", subresource);
             }
             raw
         })
@@ -240,18 +241,17 @@ impl From<Conflict> for ApiError {
     fn from(Conflict(conflicts): Conflict) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let shown = |entry: &Value| {
-            let subresource = match text(&entry["subresource"]) {
+            let subresource = match text(entry.at("subresource")) {
                 none if none.is_empty() => none,
                 subresource => format!(" with subresource \"{subresource}\""),
             };
-            let using = match text(&entry["operation"]).as_str() {
+            let using = match text(entry.at("operation")).as_str() {
                 "Apply" => String::new(),
-                _ => format!(" using {}", text(&entry["apiVersion"])),
+                _ => format!(" using {}", text(entry.at("apiVersion"))),
             };
-            format!("\"{}\"{subresource}{using}", text(&entry["manager"]))
+            format!("\"{}\"{subresource}{using}", text(entry.at("manager")))
         };
-        let conflicts: Vec<_> =
-            conflicts.iter().take(MOST).map(|(entry, lost)| (shown(entry), lost.paths())).collect();
+        let conflicts: Vec<_> = conflicts.iter().take(MOST).map(|(entry, lost)| (shown(entry), lost.paths())).collect();
         let causes = conflicts.iter().flat_map(|(holder, paths)| {
             let message = format!("conflict with {holder}");
             paths.iter().map(move |path| Cause {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
+use crate::meta::At;
 use crate::status::ApiError;
 
 pub(crate) fn merged(current: &Value, patch: &Value) -> Result<Value, ApiError> {
@@ -67,20 +68,20 @@ fn with_values(old: &Value, added: &[Value], order: &[Value]) -> Value {
 }
 
 fn with_items(old: &Value, changes: &[Value], key: &str) -> Result<Value, ApiError> {
-    if changes.iter().any(|change| change["$patch"] == "replace") {
-        return Ok(changes.iter().filter(|change| change["$patch"] != "replace").cloned().collect());
+    if changes.iter().any(|change| change.at("$patch") == "replace") {
+        return Ok(changes.iter().filter(|change| change.at("$patch") != "replace").cloned().collect());
     }
     let old = old.as_array().map_or(&[] as &[Value], Vec::as_slice);
     let mut items: Vec<_> = old.iter().cloned().map(Some).collect();
-    let mut places: HashMap<_, _> = old.iter().enumerate().rev().map(|(at, item)| (&item[key], at)).collect();
+    let mut places: HashMap<_, _> = old.iter().enumerate().rev().map(|(at, item)| (item.at(key), at)).collect();
     for change in changes {
-        let is_deletion = change["$patch"] == "delete";
-        match places.get(&change[key]).and_then(|&at| items.get_mut(at)) {
+        let is_deletion = change.at("$patch") == "delete";
+        match places.get(change.at(key)).and_then(|&at| items.get_mut(at)) {
             Some(item) if is_deletion => *item = None,
             Some(item) => *item = Some(merged(item.as_ref().unwrap_or(&Value::Null), change)?),
             None if is_deletion => {}
             None => {
-                places.insert(&change[key], items.len());
+                places.insert(change.at(key), items.len());
                 items.push(Some(change.clone()));
             }
         }

@@ -12,6 +12,7 @@ use super::cost::{Cost, count, on_large_stack};
 use super::validate::path_or_nil;
 use super::{Budget, ListType, Schema, list_key};
 use crate::meta;
+use crate::meta::At;
 use crate::place::{Place, shown};
 use crate::status::{Cause, MOST};
 
@@ -24,7 +25,7 @@ pub(super) struct Rules {
 
 impl Rules {
     pub(super) fn parse(raw: &Value, budget: &Budget) -> Result<Option<Self>, String> {
-        let rules = &raw["x-kubernetes-validations"];
+        let rules = raw.at("x-kubernetes-validations");
         if rules.as_array().is_none_or(Vec::is_empty) {
             return Ok(None);
         }

@@ -141,7 +141,10 @@ mod tests {
         assert!(twice.allows(&json!(vec![0; 10_000])));
         assert!(!twice.allows(&json!(vec![0; 100_000])));
         assert!(cost("self.all(x, x > 0)").allows(&json!(vec![0; 200_000])));
-        assert!(!cost("self.l.map(x, self.t + 't').size() > 0").allows(&json!({"l": vec![0; 100_000], "t": "t".repeat(1_000_000)})));
+        assert!(
+            !cost("self.l.map(x, self.t + 't').size() > 0")
+                .allows(&json!({"l": vec![0; 100_000], "t": "t".repeat(1_000_000)}))
+        );
         let fixed = format!("[{}0]", "0,".repeat(1000));
         assert!(!cost(&format!("{fixed}.all(x, {fixed}.all(y, {fixed}.all(z, true)))")).allows(&json!(0)));
     }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
+use crate::meta::At;
 use crate::place::{Place, shown};
 use crate::status::Cause;
 use cel::Rules;
@@ -105,19 +106,19 @@ impl Schema {
     pub(crate) fn parse_within(raw: &Value, path: &str, budget: &Budget) -> Result<Self, SchemaError> {
         let wrong = |why: String| SchemaError { path: path.to_owned(), why: shown(why) };
         let children = |field: &str| -> Result<Vec<Self>, SchemaError> {
-            let items = raw[field].as_array().into_iter().flatten().enumerate();
+            let items = raw.at(field).as_array().into_iter().flatten().enumerate();
             items.map(|(index, item)| Self::parse_within(item, &format!("{path}.{field}[{index}]"), budget)).collect()
         };
         let child = |field: &str| -> Result<Option<Box<Self>>, SchemaError> {
             let found = raw.get(field).filter(|value| value.is_object());
             found.map(|value| Self::parse_within(value, &format!("{path}.{field}"), budget).map(Box::new)).transpose()
         };
-        let flag = |field: &str| raw[field].as_bool().unwrap_or(false);
-        let ty = match raw["type"].as_str() {
+        let flag = |field: &str| raw.at(field).as_bool().unwrap_or(false);
+        let ty = match raw.at("type").as_str() {
             None | Some("") => None,
             Some(name) => Some(Type::parse(name).ok_or_else(|| wrong(format!("unsupported type \"{name}\"")))?),
         };
-        let properties = raw["properties"].as_object().into_iter().flatten();
+        let properties = raw.at("properties").as_object().into_iter().flatten();
         let properties = properties
             .map(|(name, value)| {
                 let path = shown(format_args!("{path}.properties[{name}]"));
@@ -135,13 +136,13 @@ impl Schema {
             additional,
             items: child("items")?,
             list_type: list_type(raw),
-            atomic_map: raw["x-kubernetes-map-type"] == "atomic",
+            atomic_map: raw.at("x-kubernetes-map-type") == "atomic",
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
             embedded_resource: flag("x-kubernetes-embedded-resource"),
             default: raw.get("default").cloned(),
             nullable: flag("nullable"),
             int_or_string: flag("x-kubernetes-int-or-string"),
-            required: strings(&raw["required"]),
+            required: strings(raw.at("required")),
             limits: Limits::parse(raw, budget).map_err(wrong)?,
             all_of: children("allOf")?,
             any_of: children("anyOf")?,
@@ -257,22 +258,22 @@ impl Type {
 
 impl Limits {
     fn parse(raw: &Value, budget: &Budget) -> Result<Self, String> {
-        let count = |field: &str| raw[field].as_u64().and_then(|count| usize::try_from(count).ok());
-        let pattern = raw["pattern"].as_str().filter(|pattern| !pattern.is_empty());
+        let count = |field: &str| raw.at(field).as_u64().and_then(|count| usize::try_from(count).ok());
+        let pattern = raw.at("pattern").as_str().filter(|pattern| !pattern.is_empty());
         Ok(Self {
-            allowed: raw["enum"].as_array().cloned().unwrap_or_default(),
-            format: raw["format"].as_str().map(str::to_owned),
+            allowed: raw.at("enum").as_array().cloned().unwrap_or_default(),
+            format: raw.at("format").as_str().map(str::to_owned),
             pattern: pattern.map(|pattern| budget.pattern(pattern)).transpose()?,
-            minimum: raw["minimum"].as_f64(),
-            maximum: raw["maximum"].as_f64(),
-            exclusive_minimum: raw["exclusiveMinimum"].as_bool().unwrap_or(false),
-            exclusive_maximum: raw["exclusiveMaximum"].as_bool().unwrap_or(false),
-            multiple_of: raw["multipleOf"].as_f64(),
+            minimum: raw.at("minimum").as_f64(),
+            maximum: raw.at("maximum").as_f64(),
+            exclusive_minimum: raw.at("exclusiveMinimum").as_bool().unwrap_or(false),
+            exclusive_maximum: raw.at("exclusiveMaximum").as_bool().unwrap_or(false),
+            multiple_of: raw.at("multipleOf").as_f64(),
             min_length: count("minLength"),
             max_length: count("maxLength"),
             min_items: count("minItems"),
             max_items: count("maxItems"),
-            unique_items: raw["uniqueItems"].as_bool().unwrap_or(false),
+            unique_items: raw.at("uniqueItems").as_bool().unwrap_or(false),
             min_properties: count("minProperties"),
             max_properties: count("maxProperties"),
         })
@@ -280,9 +281,9 @@ impl Limits {
 }
 
 fn list_type(raw: &Value) -> ListType {
-    match raw["x-kubernetes-list-type"].as_str() {
+    match raw.at("x-kubernetes-list-type").as_str() {
         Some("set") => ListType::Set,
-        Some("map") => ListType::Map(strings(&raw["x-kubernetes-list-map-keys"])),
+        Some("map") => ListType::Map(strings(raw.at("x-kubernetes-list-map-keys"))),
         _ => ListType::Atomic,
     }
 }
@@ -293,5 +294,5 @@ fn strings(value: &Value) -> Vec<String> {
 
 /// What identifies an item of a map-type list: its values under the keys.
 pub(crate) fn list_key<'a>(item: &'a Value, keys: &[String]) -> Vec<&'a Value> {
-    keys.iter().map(|key| &item[key.as_str()]).collect()
+    keys.iter().map(|key| item.at(key.as_str())).collect()
 }

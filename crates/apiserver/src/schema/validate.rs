@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::{ListType, Schema, Type, format, list_key};
+use crate::meta::At;
 use crate::place::{Place, shown};
 use crate::status::{Cause, MOST};
 
@@ -132,7 +133,7 @@ fn validate_list(schema: &Schema, whole: &Value, items: &[Value], at: &Place<'_>
         let repeated = match &schema.list_type {
             ListType::Set => (!seen.insert(vec![item])).then(|| item.clone()),
             ListType::Map(keys) => (!seen.insert(list_key(item, keys)))
-                .then(|| keys.iter().map(|key| (key.clone(), item[key.as_str()].clone())).collect::<Value>()),
+                .then(|| keys.iter().map(|key| (key.clone(), item.at(key.as_str()).clone())).collect::<Value>()),
             ListType::Atomic => (limits.unique_items && !seen.insert(vec![item])).then(|| item.clone()),
         };
         if let Some(repeated) = repeated {
@@ -204,8 +205,9 @@ fn validate_junctors(schema: &Schema, value: &Value, at: &Place<'_>, found: &mut
         match schema.one_of.iter().filter(|branch| found.holds(branch, value, at)).count() {
             1 => {}
             0 => broken.push(format!("\"{at}\" must validate one and only one schema (oneOf). Found none valid")),
-            many => broken
-                .push(format!("\"{at}\" must validate one and only one schema (oneOf). Found {many} valid alternatives")),
+            many => broken.push(format!(
+                "\"{at}\" must validate one and only one schema (oneOf). Found {many} valid alternatives"
+            )),
         }
     }
     if schema.not.as_deref().is_some_and(|branch| found.holds(branch, value, at)) {
