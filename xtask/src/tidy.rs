@@ -17,7 +17,13 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     for note in long {
         eprintln!("warning: {note}");
     }
-    let problems = [crates::broken_rules(&members), sources::without_inherited_lints(&members)?, too_long].concat();
+    let problems = [
+        crates::broken_rules(&members),
+        sources::without_inherited_lints(&members)?,
+        too_long,
+        sources::indexed(&root.join("crates/apiserver/src"))?,
+    ]
+    .concat();
     for problem in &problems {
         eprintln!("error: {problem}");
     }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::advice::Advice;
 use crate::auth::{Certified, Token};
 use crate::builtin::DEFINITIONS;
+use crate::connections::{self, Visitor};
 use crate::handlers::{self, Call, Subresource};
 use crate::negotiate::{error_reply, json_reply};
 use crate::part::{self, Part};
@@ -37,12 +38,22 @@ pub(crate) struct App {
     clock: fn() -> Timestamp,
     /// A place for each request that is being answered; streams that last give theirs back.
     in_flight: Semaphore,
+    /// A place for each large body that is in memory.
+    large: Arc<Semaphore>,
+    /// A turn for each large body or object that is worked on.
+    turns: Arc<Semaphore>,
+    /// A place for each stream of a part.
+    pub(crate) streams: Arc<Semaphore>,
     /// Ends open watches.
     pub(crate) shutdown: CancellationToken,
 }
 
 /// As many as a kube-apiserver answers at a time, by default.
 const IN_FLIGHT: usize = 400;
+const LARGE_BODIES: usize = 32;
+const TURNS: usize = 2;
+/// Each has files open.
+const STREAMS: u64 = 256;
 
 impl App {
     pub(crate) fn new(
@@ -62,6 +73,9 @@ impl App {
             advice,
             clock,
             in_flight: Semaphore::new(IN_FLIGHT),
+            large: Arc::new(Semaphore::new(LARGE_BODIES)),
+            turns: Arc::new(Semaphore::new(TURNS)),
+            streams: Arc::new(Semaphore::new(connections::share(STREAMS, 32))),
             shutdown,
         };
         app.reload_definitions();
@@ -133,6 +147,9 @@ impl App {
         if !certified && !self.token.admits(request.headers()) {
             return Err(ApiError::unauthorized());
         }
+        if let Some(visitor) = request.extensions().get::<Visitor>() {
+            visitor.admit();
+        }
         // Held until the answer begins: what a watch sends later waits for its client, not for the server.
         let _place = self.in_flight.try_acquire().map_err(|_| ApiError::too_many_requests())?;
         let registry = self.registry();
@@ -160,14 +177,40 @@ impl App {
         if let Some(part) = part {
             return part::serve(&part, &parts.method, &call).await;
         }
-        let body = if parts.method == Method::GET { bytes::Bytes::new() } else { body::read(body).await? };
-        let answer = handlers::dispatch(&parts.method, call, &body);
+        let (body, _place) = match parts.method {
+            Method::GET => (bytes::Bytes::new(), None),
+            _ => body::read(body, &self.large).await?,
+        };
+        let answer = if body.len().max(call.weight()) > body::LARGE {
+            self.dispatch_apart(parts.method, call, body).await
+        } else {
+            handlers::dispatch(&parts.method, call, &body)
+        };
         // Nobody is told what a crash could take back, a refusal included.
         self.store.settled().await.map_err(|NotKept { why }| {
             let message = format!("the objects cannot be written to disk ({why}); what was asked for may still happen");
             ApiError::new(504, "Timeout", message)
         })?;
         answer
+    }
+
+    /// What takes long is done where nobody else waits, and only a few at a time: trees of large objects are larger still.
+    async fn dispatch_apart(
+        self: &Arc<Self>,
+        method: Method,
+        call: Call,
+        body: bytes::Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let done = tokio::task::spawn_blocking(move || {
+            // Given back with the end of the work, also where nobody waits for it any more.
+            let _turn = turn;
+            handlers::dispatch(&method, call, &body)
+        });
+        done.await.unwrap_or_else(|failed| match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(failed) => Err(ApiError::internal(failed.to_string())),
+        })
     }
 
     /// The part that a URL names, where somebody answers for it.

@@ -45,7 +45,7 @@ impl Token {
 
     /// Whether the request carries the token. Takes as long for a wrong token as for the right one.
     pub fn admits(&self, headers: &HeaderMap) -> bool {
-        let value = headers.get(header::AUTHORIZATION).map_or(&[][..], |value| value.as_bytes());
+        let value = headers.get(header::AUTHORIZATION).map_or(&[] as &[u8], |value| value.as_bytes());
         let Some((scheme, token)) = value.split_at_checked(7) else { return false };
         scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(token.trim_ascii().ct_eq(self.0.as_bytes()))
     }

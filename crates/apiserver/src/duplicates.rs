@@ -6,19 +6,20 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::schema::join;
+use crate::place::Place;
+use crate::status::MOST;
 
-/// The paths of all fields that come a second time in their object, in their order. Empty for what is no JSON.
+/// The paths of the first fields that come a second time in their object, in their order. Empty for what is no JSON.
 pub(crate) fn find(json: &[u8]) -> Vec<String> {
     let found = RefCell::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let _ = Look { path: String::new(), found: &found }.deserialize(&mut deserializer);
+    let _ = Look { at: Place::Root, found: &found }.deserialize(&mut deserializer);
     found.into_inner()
 }
 
 /// Looks through one value.
 struct Look<'a> {
-    path: String,
+    at: Place<'a>,
     found: &'a RefCell<Vec<String>>,
 }
 
@@ -40,19 +41,20 @@ impl<'de> Visitor<'de> for Look<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
-            let path = join(&self.path, &name);
-            if !seen.insert(name) {
-                self.found.borrow_mut().push(path.clone());
+            let at = self.at.field(&name);
+            if seen.contains(&name) && self.found.borrow().len() < MOST {
+                self.found.borrow_mut().push(at.to_string());
             }
-            map.next_value_seed(Look { path, found: self.found })?;
+            map.next_value_seed(Look { at, found: self.found })?;
+            seen.insert(name);
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         for index in 0.. {
-            let path = format!("{}[{index}]", self.path);
-            if items.next_element_seed(Look { path, found: self.found })?.is_none() {
+            let at = self.at.item(index);
+            if items.next_element_seed(Look { at, found: self.found })?.is_none() {
                 break;
             }
         }

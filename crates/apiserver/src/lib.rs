@@ -9,11 +9,18 @@
 //! It is not a cluster: there are no Pods, no webhooks, no RBAC. What is not served answers so, with a `Status` that
 //! clients can print.
 
+// What a client sent is never indexed, cut or counted on in a way that could panic: a defect there would be one request away.
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_in_result)
+)]
+
 mod advice;
 mod app;
 mod auth;
 mod body;
 mod builtin;
+mod connections;
 mod discovery;
 mod duplicates;
 mod files;
@@ -26,6 +33,7 @@ mod negotiate;
 mod openapi;
 mod part;
 mod patch;
+mod place;
 mod protobuf;
 mod registry;
 mod route;
@@ -35,6 +43,10 @@ mod server;
 mod status;
 mod storage;
 mod table;
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "it counts with the clock and with constants, and with nothing of a client"
+)]
 mod tls;
 
 #[cfg(test)]
@@ -46,6 +58,7 @@ use std::path::{Path, PathBuf};
 
 pub use advice::Advice;
 pub use auth::Token;
+pub use connections::{Visitor, raise_descriptor_limit, serve_plain};
 pub use files::write_private;
 pub use part::{Part, PartQuery, PartRefusal, PartSource, PartStream};
 pub use server::{Config, Server};

@@ -1,13 +1,17 @@
 //! From what a client sent to what is stored: identity, pruning, defaults, checks, generation.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::builtin::Builtin;
 use crate::meta;
+use crate::meta::At;
 use crate::names;
+use crate::place;
 use crate::registry::Resource;
-use crate::status::{ApiError, Cause, Subject};
+use crate::status::{ApiError, Cause, MOST, Subject};
 
 /// What becomes of fields that the schema does not know. They are never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,11 +82,11 @@ pub(crate) fn seed(
         return create(resource, object, "", None, Strictness::NONE, now).map(|admitted| admitted.object);
     };
     // What others have written on it stays.
-    let mut metadata = old["metadata"].clone();
-    for (field, value) in object["metadata"].as_object().into_iter().flatten() {
-        metadata[field] = value.clone();
+    let mut metadata = old.at("metadata").clone();
+    for (field, value) in object.at("metadata").as_object().into_iter().flatten() {
+        meta::put(&mut metadata, field, value.clone());
     }
-    object["metadata"] = metadata;
+    meta::put(&mut object, "metadata", metadata);
     update(resource, object, &Change { old, status: false }, Strictness::NONE, now).map(|admitted| admitted.object)
 }
 
@@ -179,11 +183,11 @@ pub(crate) fn update(
     }
     let mut object = finish(resource, object, Some(old), now);
     if counts_generations(resource) && !change.status && differs_beyond_metadata(resource, old, &object) {
-        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        let generation = old.at("metadata").at("generation").as_i64().unwrap_or(0).saturating_add(1);
         meta::set(&mut object, "generation", json!(generation));
     }
     // What it is called is part of its URL, not of its state.
-    object["apiVersion"] = old["apiVersion"].clone();
+    meta::put(&mut object, "apiVersion", old.at("apiVersion").clone());
     warnings.extend(names::finalizer_warnings(&object, Some(old)));
     let causes = broken_rules(resource, &object, Some(old), late_finalizers(old, &object).into_iter().collect())?;
     if causes.is_empty() { Ok(Admitted { object, warnings }) } else { Err(ApiError::invalid(subject, name, causes)) }
@@ -198,7 +202,8 @@ fn counts_generations(resource: &Resource) -> bool {
 fn random_suffix() -> String {
     const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let random = uuid::Uuid::new_v4();
-    random.as_bytes()[..5].iter().map(|&byte| char::from(LETTERS[usize::from(byte) % LETTERS.len()])).collect()
+    let letter = |&byte: &u8| LETTERS.iter().cycle().nth(usize::from(byte)).copied().map(char::from);
+    random.as_bytes().iter().take(5).filter_map(letter).collect()
 }
 
 pub(crate) fn name_differs(object: &str, url: &str) -> ApiError {
@@ -213,12 +218,12 @@ pub(crate) fn name_differs(object: &str, url: &str) -> ApiError {
 fn check_type(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
     let expected = [("apiVersion", resource.api_version()), ("kind", resource.kind.clone())];
     for (field, expected) in expected {
-        let given = object[field].as_str().unwrap_or_default();
+        let given = object.at(field).as_str().unwrap_or_default();
         if given.is_empty() && !resource.is_custom() {
-            object[field] = json!(expected);
+            meta::put(object, field, json!(expected));
         } else if given.is_empty() {
-            let missing = if object["kind"].as_str().unwrap_or_default().is_empty() { "Kind" } else { "apiVersion" };
-            let (kind, text) = (&resource.kind, object.to_string());
+            let missing = if object.at("kind").as_str().unwrap_or_default().is_empty() { "Kind" } else { "apiVersion" };
+            let (kind, text) = (&resource.kind, place::shown(&*object));
             let beginning: String = text.chars().take(30).collect();
             return Err(ApiError::bad_request(format!(
                 "the object provided is unrecognized (must be of type {kind}): \
@@ -269,7 +274,7 @@ fn prune(resource: &Resource, object: &mut Value, strictness: Strictness<'_>) ->
     let unknown = resource.schema.prune(object);
     let duplicates = strictness.duplicates.iter().map(|field| format!("duplicate field \"{field}\""));
     let unknown = unknown.iter().map(|field| format!("unknown field \"{field}\""));
-    let texts: Vec<String> = duplicates.chain(unknown).collect();
+    let texts: Vec<String> = duplicates.chain(unknown).take(MOST).collect();
     match strictness.validation {
         FieldValidation::Strict if !texts.is_empty() => {
             let (kind, list) = (&resource.kind, texts.join(", "));
@@ -287,7 +292,7 @@ fn prune(resource: &Resource, object: &mut Value, strictness: Strictness<'_>) ->
 fn finish(resource: &Resource, mut object: Value, old: Option<&Value>, now: Timestamp) -> Value {
     // None of these is the same as an empty one.
     for field in ["finalizers", "ownerReferences", "labels", "annotations"] {
-        let empty = match &object["metadata"][field] {
+        let empty = match object.at("metadata").at(field) {
             Value::Null => true,
             Value::Array(items) => items.is_empty(),
             Value::Object(fields) => fields.is_empty(),
@@ -328,6 +333,11 @@ fn broken_rules(
     // Small patches, one after the other, make a large object.
     if meta::json_size(object) > crate::body::LIMIT {
         return Err(ApiError::too_large(crate::body::LIMIT));
+    }
+    // A parser refuses what is deeper. What a patch puts together is looked at here.
+    if place::is_too_deep(object) {
+        let why = format!("the object has more than {} levels of objects and lists", place::DEPTH);
+        return Err(ApiError::bad_request(why));
     }
     let mut causes = known;
     causes.extend(names::check_metadata(object));
@@ -381,7 +391,8 @@ fn late_finalizers(old: &Value, new: &Value) -> Option<Cause> {
     if !meta::is_ending(old) {
         return None;
     }
-    let added: Vec<&str> = meta::finalizers(new).filter(|one| !meta::finalizers(old).any(|old| old == *one)).collect();
+    let before: HashSet<&str> = meta::finalizers(old).collect();
+    let added: Vec<&str> = meta::finalizers(new).filter(|one| !before.contains(one)).take(MOST).collect();
     (!added.is_empty()).then(|| {
         let why = "no new finalizers can be added if the object is being deleted, found new finalizers";
         Cause::forbidden(

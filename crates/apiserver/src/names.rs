@@ -1,11 +1,14 @@
 //! What names may look like.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::builtin::Builtin;
 use crate::meta;
+use crate::meta::At;
 use crate::registry::Resource;
-use crate::status::Cause;
+use crate::status::{Cause, MOST};
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
     and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
@@ -78,9 +81,10 @@ fn wrong_with_qualified(text: &str) -> Vec<String> {
 
 /// What is wrong with the name of a new object, or with the beginning of one that is to be made.
 pub(crate) fn check_name(resource: &Resource, object: &Value) -> Vec<Cause> {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let name = object.at("metadata").at("name").as_str().unwrap_or_default();
     let mut causes = Vec::new();
-    if let Some(beginning) = object["metadata"]["generateName"].as_str().filter(|beginning| !beginning.is_empty()) {
+    if let Some(beginning) = object.at("metadata").at("generateName").as_str().filter(|beginning| !beginning.is_empty())
+    {
         // What is added to it makes a good end of it.
         let beginning_of = format!("{}a", beginning.trim_end_matches('-'));
         let wrong = check_one(resource, &beginning_of, "metadata.generateName");
@@ -135,21 +139,30 @@ pub(crate) fn check_config_key(field: &str, key: &str) -> Option<Cause> {
 
 /// What is wrong with the metadata of an object, beside its name.
 pub(crate) fn check_metadata(object: &Value) -> Vec<Cause> {
-    let keys = |field: &str| object["metadata"][field].as_object().into_iter().flat_map(|map| map.keys());
+    let keys = |field: &str| object.at("metadata").at(field).as_object().into_iter().flat_map(|map| map.keys());
     let mut causes = check_labels(object);
     for key in keys("annotations") {
+        if causes.len() > MOST {
+            break;
+        }
         for why in wrong_with_qualified(&key.to_lowercase()) {
             causes.push(Cause::invalid("metadata.annotations", Value::from(key.as_str()), why));
         }
     }
     for finalizer in meta::finalizers(object) {
+        if causes.len() > MOST {
+            break;
+        }
         for why in wrong_with_qualified(finalizer) {
             causes.push(Cause::invalid("metadata.finalizers", Value::from(finalizer), why));
         }
     }
     for owner in meta::owner_references(object) {
+        if causes.len() > MOST {
+            break;
+        }
         for field in ["apiVersion", "kind", "name", "uid"] {
-            if owner[field].as_str().unwrap_or_default().is_empty() {
+            if owner.at(field).as_str().unwrap_or_default().is_empty() {
                 let why = if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
                 causes.push(Cause::invalid(format!("metadata.ownerReferences.{field}"), "\"\"", why));
             }
@@ -160,16 +173,19 @@ pub(crate) fn check_metadata(object: &Value) -> Vec<Cause> {
 
 /// Finalizers without a domain may be somebody else's, too.
 pub(crate) fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
-    let known = |one: &str| old.is_some_and(|old| meta::finalizers(old).any(|old| old == one));
-    let new = meta::finalizers(object).filter(|one| !one.contains('/') && !known(one));
+    let known: HashSet<&str> = old.into_iter().flat_map(meta::finalizers).collect();
+    let new = meta::finalizers(object).filter(|one| !one.contains('/') && !known.contains(one)).take(MOST);
     let advice = "prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers";
     new.map(|one| format!("metadata.finalizers: \"{one}\": {advice}")).collect()
 }
 
 fn check_labels(object: &Value) -> Vec<Cause> {
-    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+    let labels = object.at("metadata").at("labels").as_object().into_iter().flatten();
     let mut causes = Vec::new();
     for (key, value) in labels {
+        if causes.len() > MOST {
+            break;
+        }
         for why in wrong_with_qualified(key) {
             causes.push(Cause::invalid("metadata.labels", Value::from(key.as_str()), why));
         }

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::meta::At;
 use crate::registry::Resource;
 use crate::route::Query;
 use crate::status::ApiError;
@@ -62,7 +63,7 @@ impl Form {
             Self::Plain => object,
             Self::Metadata => table::partial(&object),
             Self::Table(include) => {
-                let list = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                let list = json!({"resourceVersion": object.at("metadata").at("resourceVersion")});
                 table::table(&resource.columns, &[&object], &list, include, true, now)
             }
         }
@@ -91,7 +92,7 @@ impl Form {
     pub(crate) fn event(self, resource: &Resource, object: Value, first: bool, now: Timestamp) -> Value {
         match self {
             Self::Table(include) => {
-                let list = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                let list = json!({"resourceVersion": object.at("metadata").at("resourceVersion")});
                 table::table(&resource.columns, &[&object], &list, include, first, now)
             }
             Self::Plain | Self::Metadata => self.object(resource, object, now),

@@ -91,9 +91,14 @@ pub(crate) async fn serve(part: &Part, method: &Method, call: &Call) -> Result<R
         return Err(ApiError::method_not_allowed());
     }
     let object = call.present(call.find()?.value());
+    let place = Arc::clone(&call.app.streams).try_acquire_owned().map_err(|_| ApiError::too_many_requests())?;
     let stream = part.source.open(object, call.query.to_part()).await?;
     // What goes on for ever ends with the server.
     let stream = stream.take_until(call.app.shutdown.clone().cancelled_owned());
+    let stream = stream.inspect(move |_| {
+        // Given back with the stream.
+        let _ = &place;
+    });
     let mut response = Response::new(Body::from_stream(stream));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use crate::body::VALUES;
 use crate::status::ApiError;
 
 /// Starts every Kubernetes protobuf body.
@@ -139,7 +140,7 @@ fn message_of(kind: &str) -> Option<&'static [Field]> {
 pub(crate) fn decode(body: &[u8]) -> Result<Value, ApiError> {
     let malformed = || ApiError::bad_request("the body of the request is not a Kubernetes protobuf message");
     let envelope = body.strip_prefix(MAGIC).ok_or_else(malformed)?;
-    let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
+    let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[] as &[u8]);
     for (number, wire) in fields(envelope).ok_or_else(malformed)? {
         match (number, wire) {
             (1, Wire::Bytes(type_meta)) => {
@@ -203,6 +204,9 @@ fn take<'a>(input: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
 fn fields(mut input: &[u8]) -> Option<Vec<(u32, Wire<'_>)>> {
     let mut found = Vec::new();
     while !input.is_empty() {
+        if found.len() >= VALUES {
+            return None;
+        }
         let tag = varint(&mut input)?;
         let number = u32::try_from(tag >> 3).ok()?;
         match tag & 7 {

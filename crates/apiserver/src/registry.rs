@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use crate::builtin::{self, Builtin};
 use crate::meta;
+use crate::meta::At;
 use crate::part::Part;
 use crate::schema::object_meta::with_object_meta;
-use crate::schema::{Schema, SchemaError};
+use crate::schema::{Budget, Schema, SchemaError};
 use crate::status::Subject;
 use crate::table::Column;
 
@@ -54,7 +55,7 @@ pub(crate) struct Scale {
 
 impl Scale {
     fn of(raw: &Value) -> Option<Self> {
-        let path = |field: &str| raw[field].as_str().map(|path| path.trim_start_matches('.').to_owned());
+        let path = |field: &str| raw.at(field).as_str().map(|path| path.trim_start_matches('.').to_owned());
         Some(Self {
             spec_replicas: path("specReplicasPath")?,
             status_replicas: path("statusReplicasPath")?,
@@ -208,56 +209,58 @@ fn priority(version: &str) -> (u8, u32, u32) {
 
 /// The resources that a definition brings: one per served version.
 pub(crate) fn from_definition(definition: &Value) -> Result<Vec<Resource>, SchemaError> {
-    let spec = &definition["spec"];
-    let names = &spec["names"];
+    let spec = definition.at("spec");
+    let names = spec.at("names");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let budget = Budget::default();
     let schema = |index: usize, version: &Value| {
         let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
-        Schema::parse(&with_object_meta(version["schema"]["openAPIV3Schema"].clone()), &path).map(Arc::new)
+        Schema::parse_within(&with_object_meta(version.at("schema").at("openAPIV3Schema").clone()), &path, &budget)
+            .map(Arc::new)
     };
-    let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice).iter().enumerate();
-    let stored = versions.clone().find(|(_, version)| version["storage"] == true).filter(|_| versions.len() > 1);
+    let versions = spec.at("versions").as_array().map_or(&[] as &[Value], Vec::as_slice).iter().enumerate();
+    let stored = versions.clone().find(|(_, version)| version.at("storage") == true).filter(|_| versions.len() > 1);
     let storage = stored.map(|(index, version)| {
-        let api_version = api_version(&text(&spec["group"]), &text(&version["name"]));
+        let api_version = api_version(&text(spec.at("group")), &text(version.at("name")));
         Ok(StorageVersion { api_version, schema: schema(index, version)? })
     });
     let storage = storage.transpose()?;
     versions
-        .filter(|(_, version)| version["served"] == true)
+        .filter(|(_, version)| version.at("served") == true)
         .map(|(index, version)| {
             Ok(Resource {
-                group: text(&spec["group"]),
-                version: text(&version["name"]),
-                kind: text(&names["kind"]),
-                list_kind: text(&names["listKind"]),
-                plural: text(&names["plural"]),
-                singular: text(&names["singular"]),
-                short_names: texts(&names["shortNames"]),
-                categories: texts(&names["categories"]),
-                namespaced: spec["scope"] == "Namespaced",
+                group: text(spec.at("group")),
+                version: text(version.at("name")),
+                kind: text(names.at("kind")),
+                list_kind: text(names.at("listKind")),
+                plural: text(names.at("plural")),
+                singular: text(names.at("singular")),
+                short_names: texts(names.at("shortNames")),
+                categories: texts(names.at("categories")),
+                namespaced: spec.at("scope") == "Namespaced",
                 table: Arc::from(meta::name(definition)),
-                has_status: version["subresources"]["status"].is_object(),
-                scale: Scale::of(&version["subresources"]["scale"]),
+                has_status: version.at("subresources").at("status").is_object(),
+                scale: Scale::of(version.at("subresources").at("scale")),
                 selectable: selectable(version),
                 storage: storage.clone(),
                 parts: Vec::new(),
-                columns: Column::of_custom(&version["additionalPrinterColumns"]),
+                columns: Column::of_custom(version.at("additionalPrinterColumns")),
                 schema: schema(index, version)?,
-                nature: Nature::Custom { raw_schema: version["schema"]["openAPIV3Schema"].clone() },
+                nature: Nature::Custom { raw_schema: version.at("schema").at("openAPIV3Schema").clone() },
             })
         })
         .collect()
 }
 
 fn selectable(version: &Value) -> Vec<String> {
-    let fields = version["selectableFields"].as_array().into_iter().flatten();
-    fields.filter_map(|field| Some(field["jsonPath"].as_str()?.trim_start_matches('.').to_owned())).collect()
+    let fields = version.at("selectableFields").as_array().into_iter().flatten();
+    fields.filter_map(|field| Some(field.at("jsonPath").as_str()?.trim_start_matches('.').to_owned())).collect()
 }
 
 /// Names that a definition may leave out, as Kubernetes fills them in.
 pub(crate) fn default_definition(definition: &mut Value) {
-    let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
+    let kind = definition.at("spec").at("names").at("kind").as_str().unwrap_or_default().to_owned();
     let Some(spec) = definition.get_mut("spec").and_then(Value::as_object_mut) else { return };
     spec.entry("conversion").or_insert_with(|| json!({"strategy": "None"}));
     if let Some(names) = spec.get_mut("names").and_then(Value::as_object_mut) {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::meta::At;
 use crate::names;
 use crate::status::ApiError;
 
@@ -44,7 +45,7 @@ impl Selector {
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
-        let labels = &object["metadata"]["labels"];
+        let labels = object.at("metadata").at("labels");
         self.labels.iter().all(|requirement| requirement.matches(labels))
             && self.fields.iter().all(|term| term.matches(object))
     }
@@ -61,7 +62,7 @@ impl Requirement {
     }
 
     fn matches(&self, labels: &Value) -> bool {
-        let label = |key: &String| labels[key.as_str()].as_str();
+        let label = |key: &String| labels.at(key.as_str()).as_str();
         match self {
             Self::In(key, values) => label(key).is_some_and(|value| values.iter().any(|one| one == value)),
             Self::NotIn(key, values) => label(key).is_none_or(|value| values.iter().all(|one| one != value)),
@@ -73,7 +74,7 @@ impl Requirement {
 
 impl FieldTerm {
     fn matches(&self, object: &Value) -> bool {
-        let found = self.path.split('.').fold(object, |value, part| &value[part]);
+        let found = self.path.split('.').fold(object, |value, part| value.at(part));
         let text = match found {
             Value::String(text) => text.clone(),
             Value::Null => String::new(),

@@ -1,40 +1,26 @@
-//! The listener: TLS connections, each served until it ends or the server does.
+//! The server as a whole: what it is made from, and its life.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use std::{fs, io};
 
-use axum::body::Body;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::advice::Advice;
 use crate::app::{App, default_namespace};
-use crate::auth::{Certified, Token};
+use crate::auth::Token;
 use crate::files::{private_dir, write_private};
 use crate::part::Part;
 use crate::storage::{ObjectFile, Store};
-use crate::{Error, handlers, kubeconfig, meta, tls};
+use crate::{Error, connections, handlers, kubeconfig, meta, tls};
 
-/// A client that has not finished its handshake by then is dropped.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long the headers of a request may take, and the answer to a sign of life.
-const HEADERS: Duration = Duration::from_secs(30);
-/// How often a silent HTTP/2 client is asked for one.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long open requests may take to finish once the server is told to end.
-const DRAIN: Duration = Duration::from_secs(5);
 /// Versions set aside for one run: as many writes as a run may make before the next one's could repeat them.
 const RESERVED: u64 = 1_000_000_000;
 
@@ -113,72 +99,11 @@ impl Server {
 
     /// Serves until `shutdown`. Open watches end cleanly then, and running requests get a moment to finish.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let acceptor = TlsAcceptor::from(self.tls);
-        let connections = TaskTracker::new();
-        loop {
-            // Both arms only wait: a connection is either accepted or still in the backlog.
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let serving = connection(stream, acceptor.clone(), Arc::clone(&self.app), self.closing.clone());
-                    connections.spawn(serving);
-                }
-                // Too many open files, or a client that was gone before it was accepted.
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-        self.closing.cancel();
-        connections.close();
-        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-            tracing::warn!("some requests did not finish in time and were cut off");
-        }
+        let app = Arc::clone(&self.app);
+        let answer = move |request| Arc::clone(&app).handle(request);
+        connections::serve_tls(self.listener, TlsAcceptor::from(self.tls), answer, shutdown, self.closing).await;
         self.app.store.close().await;
         Ok(())
-    }
-}
-
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Arc<App>, closing: CancellationToken) {
-    // Watch events are small and must not wait for more of them.
-    let _ = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
-        tracing::debug!("a client did not complete its TLS handshake");
-        return;
-    };
-    // Checked by the handshake: one that is not ours ends there.
-    let certified = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
-    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        let app = Arc::clone(&app);
-        if certified {
-            request.extensions_mut().insert(Certified);
-        }
-        async move { Ok::<_, std::convert::Infallible>(app.handle(request.map(Body::new)).await) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Neither a client that never finishes its headers nor one that is gone keeps a connection.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(HEADERS);
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(serving);
-    let mut ending = false;
-    loop {
-        tokio::select! {
-            result = serving.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(error, "a connection ended with an error");
-                }
-                return;
-            }
-            () = closing.cancelled(), if !ending => {
-                ending = true;
-                serving.as_mut().graceful_shutdown();
-            }
-        }
     }
 }
 
@@ -201,7 +126,8 @@ fn first_version(state_dir: &Path, now: Timestamp) -> Result<u64, Error> {
         Err(source) => return Err(Error::state(&path, source)),
     };
     let first = mark.max(u64::try_from(now.as_microsecond()).unwrap_or(0));
-    write_private(&path, (first + RESERVED).to_string().as_bytes()).map_err(|source| Error::state(&path, source))?;
+    write_private(&path, first.saturating_add(RESERVED).to_string().as_bytes())
+        .map_err(|source| Error::state(&path, source))?;
     Ok(first)
 }
 

@@ -2,6 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::body::VALUES;
+use crate::place::shown;
+
+/// As many broken rules, unknown fields or conflicts as are told of one object. Who made more mistakes starts with these.
+pub(crate) const MOST: usize = 100;
+
 /// Where a rule was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cause {
@@ -150,6 +156,11 @@ impl ApiError {
         Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
     }
 
+    pub(crate) fn too_many_values() -> Self {
+        let message = format!("Request entity too large: it has more than {VALUES} values");
+        Self::new(413, "RequestEntityTooLarge", message)
+    }
+
     pub(crate) fn unsupported_media_type(accepted: &str) -> Self {
         let message =
             format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
@@ -157,13 +168,18 @@ impl ApiError {
     }
 
     /// One or more broken rules; `causes` must not be empty.
-    pub(crate) fn invalid(subject: Subject<'_>, name: &str, causes: Vec<Cause>) -> Self {
+    pub(crate) fn invalid(subject: Subject<'_>, name: &str, mut causes: Vec<Cause>) -> Self {
+        let untold = causes.len() > MOST;
+        causes.truncate(MOST);
         let mut texts: Vec<String> = Vec::new();
         for cause in &causes {
             let text = format!("{}: {}", cause.field, cause.message);
             if !texts.contains(&text) {
                 texts.push(text);
             }
+        }
+        if untold {
+            texts.push(format!("and more: only the first {MOST} are told"));
         }
         let list = match texts.as_slice() {
             [one] => one.clone(),
@@ -182,12 +198,12 @@ impl ApiError {
             "message": self.message,
         });
         if !self.reason.is_empty() {
-            status["reason"] = json!(self.reason);
+            crate::meta::put(&mut status, "reason", json!(self.reason));
         }
         if let Some(details) = &self.details {
-            status["details"] = details.to_json();
+            crate::meta::put(&mut status, "details", details.to_json());
         }
-        status["code"] = json!(self.code);
+        crate::meta::put(&mut status, "code", json!(self.code));
         status
     }
 }
@@ -234,7 +250,11 @@ impl Cause {
         value: impl std::fmt::Display,
         why: impl std::fmt::Display,
     ) -> Self {
-        Self { reason: "FieldValueInvalid", message: format!("Invalid value: {value}: {why}"), field: field.into() }
+        Self {
+            reason: "FieldValueInvalid",
+            message: format!("Invalid value: {}: {why}", shown(value)),
+            field: field.into(),
+        }
     }
 
     /// For values too large to repeat: objects and lists.

@@ -111,6 +111,7 @@ pub(crate) async fn controller(args: Controller) -> Result<()> {
 
 async fn begin(daemon: Daemon) -> Result<(Paths, Engine, Progress)> {
     logging::init(daemon.log_format)?;
+    oncelet_apiserver::raise_descriptor_limit();
     let paths = Paths::new(daemon.data)?;
     std::fs::DirBuilder::new()
         .recursive(true)

@@ -34,7 +34,7 @@ use futures::Stream;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use oncelet_api::ContainerExec;
-use oncelet_apiserver::{Token, write_private};
+use oncelet_apiserver::{Token, Visitor, serve_plain, write_private};
 use oncelet_core::RunId;
 use oncelet_engine::Engine;
 use serde::Serialize;
@@ -104,12 +104,7 @@ pub(crate) async fn serve(
     let secret = Address { url: url.clone(), token: token.expose().to_owned() };
     write_private(&paths.page(), &serde_json::to_vec(&secret)?)?;
     let page = Page { client, namespaces, store_dir: paths.store(), engine, token, shutdown: shutdown.clone() };
-    let serving = axum::serve(listener, router(Arc::new(page))).with_graceful_shutdown(shutdown.cancelled_owned());
-    tokio::spawn(async move {
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the page is no longer served");
-        }
-    });
+    tokio::spawn(serve_plain(listener, router(Arc::new(page)), shutdown));
     Ok(url)
 }
 
@@ -202,6 +197,9 @@ fn is_this_machine(host: &str) -> bool {
 
 async fn only_with_token(State(page): Shared, headers: HeaderMap, request: Request, next: Next) -> Response {
     if page.token.admits(&headers) {
+        if let Some(visitor) = request.extensions().get::<Visitor>() {
+            visitor.admit();
+        }
         return next.run(request).await;
     }
     Refusal::new(StatusCode::UNAUTHORIZED, "this is not the page's token; see: oncelet page").into_response()

@@ -18,9 +18,11 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use oncelet_apiserver::serve_plain;
 use oncelet_controller::Progress;
 use oncelet_engine::Engine;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// How often old samples are put into the histograms' buckets.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -122,11 +124,7 @@ pub(crate) async fn serve(address: SocketAddr, engine: Engine, progress: Progres
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(std::sync::Arc::new(Telemetry { metrics, engine, progress }));
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "metrics and health are no longer served");
-        }
-    });
+    tokio::spawn(serve_plain(listener, router, CancellationToken::new()));
     Ok(())
 }
 

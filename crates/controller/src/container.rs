@@ -184,7 +184,6 @@ async fn end(ctx: &Ctx, container: &Container) -> Result<Action, Error> {
     };
     let us = Us { store: store.as_deref(), session: ctx.engines.session(), has_runs };
     let found = found.filter(|found| removes(container, us, found));
-    };
     if found.is_some()
         && !plan::makes(container)
         && let Err(trouble) = policy::adopt(ctx, container, found.as_ref()).await

@@ -51,10 +51,57 @@ pub(super) fn sizes(root: &Path) -> Result<(Vec<Problem>, Vec<Problem>)> {
     Ok((long, too_long))
 }
 
+/// The lines that index something, in the sources under `dir`. What clients send is read there: an index panics where it is written
+/// to what is no object, which no lint of clippy sees through a reference. Tests may.
+pub(super) fn indexed(dir: &Path) -> Result<Vec<Problem>> {
+    let mut problems = Vec::new();
+    for path in rust_files_in(vec![dir.to_owned()])? {
+        if path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let code = text.split("#[cfg(test)]\n").next().unwrap_or_default();
+        problems.extend(indices(code).into_iter().map(|(number, line)| {
+            let shown = path.display();
+            format!(
+                "{shown}:{number} indexes, which may panic: read with `get` or `At::at`, write with `meta::put`: {line}"
+            )
+        }));
+    }
+    Ok(problems)
+}
+
+/// The lines in which a bracket follows a value, with their numbers. In formatted code nothing else stands right before one.
+fn indices(code: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut in_text = false;
+    for (number, line) in (1..).zip(code.lines()) {
+        let mut before = ' ';
+        let mut characters = line.chars().peekable();
+        while let Some(c) = characters.next() {
+            match c {
+                '\\' => drop(characters.next()),
+                '"' if in_text || before != '\'' => in_text = !in_text,
+                '/' if !in_text && characters.peek() == Some(&'/') => break,
+                '[' if !in_text && (before.is_alphanumeric() || "_)]?".contains(before)) => {
+                    found.push((number, line.trim()));
+                }
+                _ => {}
+            }
+            before = c;
+        }
+    }
+    found
+}
+
 fn rust_files(root: &Path) -> Result<Vec<PathBuf>> {
+    rust_files_in(
+        ["crates", "tests", "xtask"].map(|dir| root.join(dir)).into_iter().filter(|dir| dir.is_dir()).collect(),
+    )
+}
+
+fn rust_files_in(mut dirs: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut dirs: Vec<PathBuf> =
-        ["crates", "tests", "xtask"].map(|dir| root.join(dir)).into_iter().filter(|dir| dir.is_dir()).collect();
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
             let path = entry?.path();
@@ -72,6 +119,25 @@ fn rust_files(root: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_is_told_from_all_other_brackets() {
+        for index in ["a[0] = 1;", "x.y(\"[\")[\"k\"]", "f()?[..2]", "a[\"b\"][\"c\"]"] {
+            assert_eq!(indices(index).first(), Some(&(1, index)));
+        }
+        for other in [
+            "#[test]",
+            "vec![1]",
+            "&[u8]",
+            "format!(\"a[{b}]\")",
+            "// a[0]",
+            "let [a] = b;",
+            "'\"' => a([b])",
+            "\"\\\"a[0]\"",
+        ] {
+            assert_eq!(indices(other), []);
+        }
+    }
 
     #[test]
     fn lints_are_inherited_only_by_the_lints_section() {

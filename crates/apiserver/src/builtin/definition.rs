@@ -5,81 +5,91 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use crate::meta;
+use crate::meta::At;
 use crate::registry::{default_definition, from_definition};
-use crate::status::Cause;
+use crate::status::{Cause, MOST};
+
+/// As many versions as a definition may have: each has a schema of its own in memory.
+const VERSIONS: usize = 100;
 
 pub(super) fn prepare(new: &mut Value, old: Option<&Value>, now: jiff::Timestamp) {
     default_definition(new);
-    let since = old.and_then(|old| old["status"]["conditions"][0]["lastTransitionTime"].as_str());
+    let since = old.and_then(|old| old.at("status").at("conditions").get(0)?.at("lastTransitionTime").as_str());
     let since = since.map_or_else(|| meta::time(now), |since| json!(since));
     let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since, "reason": reason, "message": message});
-    let versions = new["spec"]["versions"].as_array().into_iter().flatten();
+    let versions = new.at("spec").at("versions").as_array().into_iter().flatten();
     let stored: Vec<_> =
-        versions.filter(|version| version["storage"] == true).map(|version| version["name"].clone()).collect();
+        versions.filter(|version| version.at("storage") == true).map(|version| version.at("name").clone()).collect();
     let status = json!({
         "conditions": [
             condition("NamesAccepted", "NoConflicts", "no conflicts found"),
             condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
         ],
-        "acceptedNames": new["spec"]["names"],
+        "acceptedNames": new.at("spec").at("names"),
         "storedVersions": stored,
     });
     meta::put(new, "status", status);
 }
 
 pub(super) fn check(new: &Value) -> Vec<Cause> {
-    let spec = &new["spec"];
+    let spec = new.at("spec");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut causes = Vec::new();
-    if !["", "Cluster", "Namespaced"].contains(&spec["scope"].as_str().unwrap_or_default()) {
+    if !["", "Cluster", "Namespaced"].contains(&spec.at("scope").as_str().unwrap_or_default()) {
         causes.push(Cause {
             reason: "FieldValueNotSupported",
-            message: format!("Unsupported value: {}: supported values: \"Cluster\", \"Namespaced\"", spec["scope"]),
+            message: format!("Unsupported value: {}: supported values: \"Cluster\", \"Namespaced\"", spec.at("scope")),
             field: "spec.scope".to_owned(),
         });
     }
     for field in ["group", "scope"] {
-        if text(&spec[field]).is_empty() {
+        if text(spec.at(field)).is_empty() {
             causes.push(Cause::required(format!("spec.{field}"), ""));
         }
     }
     for field in ["plural", "kind"] {
-        if text(&spec["names"][field]).is_empty() {
+        if text(spec.at("names").at(field)).is_empty() {
             causes.push(Cause::required(format!("spec.names.{field}"), ""));
         }
     }
-    let expected = format!("{}.{}", text(&spec["names"]["plural"]), text(&spec["group"]));
+    let expected = format!("{}.{}", text(spec.at("names").at("plural")), text(spec.at("group")));
     if meta::name(new) != expected {
         let why = "must be spec.names.plural+\".\"+spec.group";
-        causes.push(Cause::invalid("metadata.name", &new["metadata"]["name"], why));
+        causes.push(Cause::invalid("metadata.name", new.at("metadata").at("name"), why));
     }
-    if spec["conversion"]["strategy"] != "None" {
+    if spec.at("conversion").at("strategy") != "None" {
         causes.push(Cause {
             reason: "FieldValueNotSupported",
-            message: format!("Unsupported value: {}: supported values: \"None\"", spec["conversion"]["strategy"]),
+            message: format!("Unsupported value: {}: supported values: \"None\"", spec.at("conversion").at("strategy")),
             field: "spec.conversion.strategy".to_owned(),
         });
     }
-    let versions = spec["versions"].as_array().map_or(&[] as &[Value], Vec::as_slice);
-    if versions.iter().filter(|version| version["storage"] == true).count() != 1 {
+    let versions = spec.at("versions").as_array().map_or(&[] as &[Value], Vec::as_slice);
+    if versions.iter().filter(|version| version.at("storage") == true).count() != 1 {
         let why = "must have exactly one version marked as storage version";
-        causes.push(Cause::invalid("spec.versions", &spec["versions"], why));
+        causes.push(Cause::invalid("spec.versions", spec.at("versions"), why));
     }
     let mut names = HashSet::new();
-    if !versions.iter().all(|version| names.insert(version["name"].as_str())) {
-        causes.push(Cause::invalid("spec.versions", &spec["versions"], "must contain unique version names"));
+    if !versions.iter().all(|version| names.insert(version.at("name").as_str())) {
+        causes.push(Cause::invalid("spec.versions", spec.at("versions"), "must contain unique version names"));
     }
     for (index, version) in versions.iter().enumerate() {
-        if !version["schema"]["openAPIV3Schema"].is_object() {
+        if causes.len() > MOST {
+            break;
+        }
+        if !version.at("schema").at("openAPIV3Schema").is_object() {
             let field = format!("spec.versions[{index}].schema.openAPIV3Schema");
             causes.push(Cause::required(field, ""));
         }
         // What is the same in all versions, as it is in one, Kubernetes looks for at the top.
         let place = if versions.len() == 1 { "spec".to_owned() } else { format!("spec.versions[{index}]") };
-        causes.extend(check_scale(&version["subresources"]["scale"], &place));
+        causes.extend(check_scale(version.at("subresources").at("scale"), &place));
         causes.extend(check_selectable(version, &place));
     }
-    if let Err(error) = from_definition(new) {
+    if versions.len() > VERSIONS {
+        let message = format!("Too many: {}: must have at most {VERSIONS} items", versions.len());
+        causes.push(Cause { reason: "FieldValueTooMany", message, field: "spec.versions".to_owned() });
+    } else if let Err(error) = from_definition(new) {
         causes.push(Cause::invalid(error.path, "\"schema\"", error.why));
     }
     causes
@@ -91,12 +101,12 @@ fn check_scale(scale: &Value, place: &str) -> Vec<Cause> {
     }
     let mut causes = Vec::new();
     for (field, homes) in [
-        ("specReplicasPath", &[".spec."][..]),
+        ("specReplicasPath", &[".spec."] as &[&str]),
         ("statusReplicasPath", &[".status."]),
         ("labelSelectorPath", &[".spec.", ".status."]),
     ] {
         let at = format!("{place}.subresources.scale.{field}");
-        match scale[field].as_str().unwrap_or_default() {
+        match scale.at(field).as_str().unwrap_or_default() {
             "" if field == "labelSelectorPath" => {}
             "" => causes.push(Cause::required(at, "")),
             path if homes.iter().any(|home| path.starts_with(home)) => {}
@@ -112,17 +122,17 @@ fn check_scale(scale: &Value, place: &str) -> Vec<Cause> {
 
 /// A field selector compares text: only fields that are one can be selected by.
 fn check_selectable(version: &Value, place: &str) -> Vec<Cause> {
-    let fields = version["selectableFields"].as_array().into_iter().flatten().enumerate();
+    let fields = version.at("selectableFields").as_array().into_iter().flatten().enumerate();
     let wrong = |(index, field): (usize, &Value)| {
-        let path = field["jsonPath"].as_str().unwrap_or_default();
+        let path = field.at("jsonPath").as_str().unwrap_or_default();
         let at = format!("{place}.selectableFields[{index}].jsonPath");
         if path.is_empty() {
             return Some(Cause::required(at, ""));
         }
-        let schema = &version["schema"]["openAPIV3Schema"];
+        let schema = version.at("schema").at("openAPIV3Schema");
         let names = path.strip_prefix('.').unwrap_or_default().split('.');
-        let found = names.fold(schema, |schema, name| &schema["properties"][name]);
-        let why = match found["type"].as_str() {
+        let found = names.fold(schema, |schema, name| schema.at("properties").at(name));
+        let why = match found.at("type").as_str() {
             Some("string" | "boolean" | "integer") => return None,
             Some(_) => {
                 "must point to a field of type string, boolean or integer. Enum string fields and strings with \
@@ -132,7 +142,7 @@ fn check_selectable(version: &Value, place: &str) -> Vec<Cause> {
         };
         Some(Cause::invalid(at, json!(path), why))
     };
-    fields.filter_map(wrong).collect()
+    fields.filter_map(wrong).take(MOST).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::meta;
+use crate::meta::At;
 use crate::status::Cause;
 
 pub(super) const CORE_SELECTABLE: [&str; 10] = [
@@ -76,7 +77,7 @@ pub(super) fn show(event: Value) -> Value {
 
 /// An event is told where its object is.
 pub(super) fn check(event: &Value) -> Vec<Cause> {
-    let about = event["involvedObject"]["namespace"].as_str().unwrap_or_default();
+    let about = event.at("involvedObject").at("namespace").as_str().unwrap_or_default();
     // What has no namespace is told of in `default`.
     let place = if about.is_empty() { "default" } else { about };
     if place == meta::text(event, "namespace") {
@@ -88,10 +89,10 @@ pub(super) fn check(event: &Value) -> Vec<Cause> {
 /// What a new event of `events.k8s.io/v1` must say beside.
 pub(super) fn check_new(event: &Value) -> Vec<Cause> {
     let mut causes = check(event);
-    if !event["eventTime"].is_string() {
+    if !event.at("eventTime").is_string() {
         causes.push(Cause::required("eventTime", ""));
     }
-    let kind = event["type"].as_str().unwrap_or_default();
+    let kind = event.at("type").as_str().unwrap_or_default();
     if !["Normal", "Warning"].contains(&kind) {
         causes.push(Cause::invalid("type", Value::from(kind), format!("has invalid value: {kind}")));
     }

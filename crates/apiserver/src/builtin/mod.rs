@@ -9,8 +9,9 @@ use k8s_openapi::api::{coordination, core, events};
 use serde_json::{Value, json};
 
 use crate::meta;
+use crate::meta::At;
 use crate::names;
-use crate::status::Cause;
+use crate::status::{Cause, MOST};
 pub(crate) use listing::resources;
 
 pub(crate) const NAMESPACES: &str = "namespaces";
@@ -139,8 +140,8 @@ fn prepare_namespace(new: &mut Value) {
 }
 
 fn check_lease(lease: &Value) -> Vec<Cause> {
-    let spec = &lease["spec"];
-    let below = |field: &str, least: i64| spec[field].as_i64().filter(|&number| number < least);
+    let spec = lease.at("spec");
+    let below = |field: &str, least: i64| spec.at(field).as_i64().filter(|&number| number < least);
     let duration = below("leaseDurationSeconds", 1)
         .map(|given| Cause::invalid("spec.leaseDurationSeconds", given, "must be greater than 0"));
     let transitions = below("leaseTransitions", 0)
@@ -150,12 +151,15 @@ fn check_lease(lease: &Value) -> Vec<Cause> {
 
 /// Keys of these maps become names of files, and one key is in one map.
 fn check_keys(new: &Value, fields: &[&str]) -> Vec<Cause> {
-    let keys = |field: &str| new[field].as_object().into_iter().flat_map(|map| map.keys());
+    let keys = |field: &str| new.at(field).as_object().into_iter().flat_map(|map| map.keys());
     let mut causes = Vec::new();
     for (index, field) in fields.iter().enumerate() {
         for key in keys(field) {
+            if causes.len() > MOST {
+                break;
+            }
             causes.extend(names::check_config_key(field, key));
-            for other in fields[index + 1..].iter().filter(|other| new[**other].get(key).is_some()) {
+            for other in fields.iter().skip(index.saturating_add(1)).filter(|other| new.at(other).get(key).is_some()) {
                 let why = format!("duplicate of key present in {other}");
                 causes.push(Cause::invalid(format!("{field}[{key}]"), json!(key), why));
             }
@@ -166,13 +170,14 @@ fn check_keys(new: &Value, fields: &[&str]) -> Vec<Cause> {
 
 /// An object that says `immutable: true` keeps its data and goes on saying so.
 fn immutable_data(new: &Value, old: Option<&Value>, fields: &[&str]) -> Vec<Cause> {
-    let Some(old) = old.filter(|old| old["immutable"] == true) else { return Vec::new() };
+    let Some(old) = old.filter(|old| old.at("immutable") == true) else { return Vec::new() };
     let why = "field is immutable when `immutable` is set";
     let mut causes = Vec::new();
-    if new["immutable"] != true {
+    if new.at("immutable") != true {
         causes.push(Cause::forbidden("immutable", why));
     }
-    causes
-        .extend(fields.iter().filter(|field| new[**field] != old[**field]).map(|field| Cause::forbidden(*field, why)));
+    causes.extend(
+        fields.iter().filter(|field| new.at(field) != old.at(field)).map(|field| Cause::forbidden(*field, why)),
+    );
     causes
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{check_keys, drop_empty, immutable_data};
 use crate::meta;
+use crate::meta::At;
 use crate::status::Cause;
 
 pub(super) fn prepare(new: &mut Value) {
@@ -25,18 +26,18 @@ pub(super) fn prepare(new: &mut Value) {
 
 pub(super) fn check(new: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = check_keys(new, &["data"]);
-    let wanted: &[&str] = match new["type"].as_str() {
+    let wanted: &[&str] = match new.at("type").as_str() {
         Some("kubernetes.io/tls") => &["tls.crt", "tls.key"],
         Some("kubernetes.io/dockerconfigjson") => &[".dockerconfigjson"],
         Some("kubernetes.io/dockercfg") => &[".dockercfg"],
         Some("kubernetes.io/ssh-auth") => &["ssh-privatekey"],
         _ => &[],
     };
-    let missing = wanted.iter().filter(|key| new["data"].get(**key).is_none());
+    let missing = wanted.iter().filter(|key| new.at("data").get(**key).is_none());
     causes.extend(missing.map(|key| Cause::required(format!("data[{key}]"), "")));
     causes.extend(immutable_data(new, old, &["data"]));
-    if old.is_some_and(|old| old["type"] != new["type"]) {
-        causes.push(Cause::invalid("type", &new["type"], "field is immutable"));
+    if old.is_some_and(|old| old.at("type") != new.at("type")) {
+        causes.push(Cause::invalid("type", new.at("type"), "field is immutable"));
     }
     causes
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Answer, Call, namespace};
 use crate::app::App;
 use crate::builtin::{Builtin, DEFINITIONS, NAMESPACES};
+use crate::meta::At;
 use crate::status::{self, ApiError, Cause};
 use crate::storage::{Key, Stored};
 use crate::{body, meta};
@@ -37,9 +38,9 @@ impl Options {
         let body = if raw.is_empty() { json!({}) } else { body::object(&call.headers, raw)? };
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let query = call.query.text("propagationPolicy");
-        let policy = if query.is_empty() { body["propagationPolicy"].as_str().unwrap_or_default() } else { query };
-        let orphan = body["orphanDependents"] == true || call.query.flag("orphanDependents");
-        if !policy.is_empty() && body["orphanDependents"].is_boolean() {
+        let policy = if query.is_empty() { body.at("propagationPolicy").as_str().unwrap_or_default() } else { query };
+        let orphan = body.at("orphanDependents") == true || call.query.flag("orphanDependents");
+        if !policy.is_empty() && body.at("orphanDependents").is_boolean() {
             let why = "orphanDependents and deletionPropagation cannot be both set";
             let subject = status::Subject { group: "meta.k8s.io", plural: "", kind: "DeleteOptions" };
             let cause = Cause::invalid("propagationPolicy", json!(policy), why);
@@ -63,9 +64,9 @@ impl Options {
         Ok(Self {
             policy,
             foreground,
-            uid: text(&body["preconditions"]["uid"]),
-            version: text(&body["preconditions"]["resourceVersion"]),
-            dry_run: call.query.dry_run() || body["dryRun"].as_array().is_some_and(|values| !values.is_empty()),
+            uid: text(body.at("preconditions").at("uid")),
+            version: text(body.at("preconditions").at("resourceVersion")),
+            dry_run: call.query.dry_run() || body.at("dryRun").as_array().is_some_and(|values| !values.is_empty()),
         })
     }
 
@@ -171,8 +172,8 @@ pub(super) fn end(app: &App, table: &Arc<str>, key: &Key, policy: Policy) -> Opt
         if !is_namespace {
             meta::set(&mut ending, "deletionGracePeriodSeconds", json!(0));
         }
-        if let Some(generation) = ending["metadata"]["generation"].as_i64() {
-            meta::set(&mut ending, "generation", json!(generation + 1));
+        if let Some(generation) = ending.at("metadata").at("generation").as_i64() {
+            meta::set(&mut ending, "generation", json!(generation.saturating_add(1)));
         }
         if is_namespace {
             meta::put(&mut ending, "status", json!({"phase": "Terminating"}));
@@ -205,7 +206,7 @@ pub(super) fn follow_owners(app: &App, table: &Arc<str>, object: &Stored, uids: 
     }
     let registry = app.registry();
     let gone = |owner: &Value| {
-        let text = |field: &str| owner[field].as_str().unwrap_or_default();
+        let text = |field: &str| owner.at(field).as_str().unwrap_or_default();
         registry.serves_kind(text("apiVersion"), text("kind")) && !uids.contains(text("uid"))
     };
     if meta::owner_references(&object.value()).all(gone) {
@@ -217,7 +218,7 @@ fn release_dependents(app: &App, owner: &Stored, policy: Policy) {
     for (table, dependent) in app.store.dependents(&owner.uid) {
         let mut freed = dependent.value();
         let others: Vec<Value> = meta::owner_references(&freed)
-            .filter(|reference| reference["uid"].as_str() != Some(&owner.uid))
+            .filter(|reference| reference.at("uid").as_str() != Some(&owner.uid))
             .cloned()
             .collect();
         if policy == Policy::Background && others.is_empty() {

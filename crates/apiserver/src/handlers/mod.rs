@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::builtin::{Builtin, DEFINITIONS, NAMESPACES};
 use crate::lifecycle::{FieldValidation, Strictness};
+use crate::meta::At;
 use crate::negotiate::{Form, json_reply};
 use crate::patch::managers::{Writer, book_update};
 use crate::registry::Resource;
@@ -100,6 +101,11 @@ impl Call {
         let key = self.key();
         let found = self.app.store.get(&self.resource.table, &key);
         found.ok_or_else(|| ApiError::not_found(self.resource.subject(), &key.name))
+    }
+
+    /// How large the object is that the URL names, in bytes of JSON.
+    pub(crate) fn weight(&self) -> usize {
+        if self.name.is_none() { 0 } else { self.find().map_or(0, |found| found.json.len()) }
     }
 
     fn selector(&self) -> Result<Selector, ApiError> {
@@ -194,10 +200,10 @@ impl Call {
     fn reply(&self, answer: Answer) -> Result<Response<Body>, ApiError> {
         let form = Form::of(&self.headers, &self.query)?;
         // A Status is never a row of the resource's table.
-        let is_status = answer.object["kind"] == "Status" && answer.object["apiVersion"] == "v1";
+        let is_status = answer.object.at("kind") == "Status" && answer.object.at("apiVersion") == "v1";
         let object = if is_status { answer.object } else { form.object(&self.resource, answer.object, self.now()) };
         let mut response = json_reply(answer.code, &object);
-        for warning in &answer.warnings {
+        for warning in &told(answer.warnings) {
             let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
             if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
                 response.headers_mut().append(header::WARNING, value);
@@ -205,6 +211,26 @@ impl Call {
         }
         Ok(response)
     }
+}
+
+/// Warnings as Kubernetes cuts them, and not too many: clients have little room for headers.
+fn told(mut warnings: Vec<String>) -> Vec<String> {
+    const ALL: usize = 4096;
+    const ONE: usize = 256;
+    warnings.truncate(50);
+    let length = |text: &String| text.chars().count();
+    if warnings.iter().map(length).sum::<usize>() <= ALL {
+        return warnings;
+    }
+    let short = warnings.iter().map(|warning| warning.chars().take(ONE).collect::<String>());
+    let mut room = ALL;
+    short
+        .take_while(|warning| {
+            let left = room.checked_sub(length(warning));
+            room = left.unwrap_or(0);
+            left.is_some()
+        })
+        .collect()
 }
 
 /// What a booking in `managedFields` needs to know of a call.

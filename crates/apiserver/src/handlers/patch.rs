@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::update::Next;
 use super::{Booking, Call, create, update};
 use crate::lifecycle;
+use crate::meta::At;
 use crate::patch::{json_patch, last_applied, managers, merge, strategic};
 use crate::status::{ApiError, Cause, Subject};
 use crate::{body, meta};
@@ -43,7 +44,7 @@ pub(super) fn patch(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError>
 
 /// Whether what is applied names itself, as the URL does, and only fields that there are.
 fn check_applied(call: &Call, applied: &Value) -> Result<(), ApiError> {
-    let text = |field: &str| applied[field].as_str().unwrap_or_default();
+    let text = |field: &str| applied.at(field).as_str().unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     if api_version.is_empty() || kind.is_empty() {
         let group_version = if api_version.is_empty() { "/" } else { api_version };
@@ -84,7 +85,7 @@ fn apply(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
         return Err(ApiError::invalid(subject, "", vec![cause]));
     }
     check_applied(call, &applied)?;
-    if applied["metadata"]["managedFields"].as_array().is_some_and(|fields| !fields.is_empty()) {
+    if applied.at("metadata").at("managedFields").as_array().is_some_and(|fields| !fields.is_empty()) {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
     let names_itself = !meta::name(&applied).is_empty();

@@ -69,7 +69,8 @@ pub(super) fn list(call: &Call) -> Result<Response<Body>, ApiError> {
 fn list_of_stored(call: &Call, metadata: &Value, page: &[Arc<Stored>]) -> Bytes {
     let (kind, version) = (json!(call.resource.list_kind), json!(call.resource.api_version()));
     let head = format!(r#"{{"kind":{kind},"apiVersion":{version},"metadata":{metadata},"items":["#);
-    let length = head.len() + 2 + page.iter().map(|object| object.json.len() + 1).sum::<usize>();
+    let each = page.iter().map(|object| object.json.len().saturating_add(1));
+    let length = each.fold(head.len().saturating_add(2), usize::saturating_add);
     let mut text = Vec::with_capacity(length);
     text.extend_from_slice(head.as_bytes());
     for (number, object) in page.iter().enumerate() {

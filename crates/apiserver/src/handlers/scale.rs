@@ -5,6 +5,7 @@ use http::{Method, Response};
 use serde_json::{Value, json};
 
 use super::{Answer, Call, update};
+use crate::meta::At;
 use crate::patch::{json_patch, merge};
 use crate::registry::Scale;
 use crate::status::{ApiError, Cause};
@@ -49,7 +50,7 @@ fn shown(paths: &Scale, object: &Value) -> Result<Value, ApiError> {
     };
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
-        if let Some(value) = object["metadata"].get(field) {
+        if let Some(value) = object.at("metadata").get(field) {
             meta::put(&mut metadata, field, value.clone());
         }
     }
@@ -69,14 +70,14 @@ fn scaled(call: &Call, paths: &Scale, current: &Value, scale: &Value) -> Result<
     if !version.is_empty() && version != meta::text(current, "resourceVersion") {
         return Err(ApiError::modified_since(call.resource.subject(), name));
     }
-    let kind = (scale["apiVersion"].as_str().unwrap_or_default(), scale["kind"].as_str().unwrap_or_default());
+    let kind = (scale.at("apiVersion").as_str().unwrap_or_default(), scale.at("kind").as_str().unwrap_or_default());
     if kind != ("autoscaling/v1", "Scale") {
         return Err(ApiError::bad_request(format!(
             "the body is a {} of {:?}; /scale takes a Scale of \"autoscaling/v1\"",
             kind.1, kind.0
         )));
     }
-    let given = &scale["spec"]["replicas"];
+    let given = scale.at("spec").at("replicas");
     let replicas = if given.is_null() { Some(0) } else { given.as_i64() };
     let Some(replicas) = replicas else {
         return Err(ApiError::bad_request(format!("spec.replicas of a Scale is a whole number, not {given}")));
@@ -100,7 +101,8 @@ fn set(object: &mut Value, path: &str, value: Value) {
         if !place.is_object() {
             *place = json!({});
         }
-        place = &mut place[name];
+        let Some(fields) = place.as_object_mut() else { return };
+        place = fields.entry(name).or_insert(Value::Null);
     }
     *place = value;
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Answer, Call, delete, namespace};
 use crate::lifecycle::{self, Admitted, Change};
+use crate::meta::At;
 use crate::patch::managers::book_apply;
 use crate::status::{ApiError, Cause, Subject};
 use crate::storage::Stored;
@@ -13,6 +14,8 @@ use crate::{body, meta};
 
 /// How often a change that depends on nothing the client read is tried again when another writer was faster.
 const ATTEMPTS: usize = 50;
+/// As many entries of `managedFields` as a client may write: every later write looks at each of them.
+const MANAGERS: usize = 1000;
 
 pub(super) fn update(call: &Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
     let object = body::object(&call.headers, raw)?;
@@ -62,9 +65,14 @@ pub(super) fn replace(call: &Call, compute: impl Fn(&Value) -> Result<Next, ApiE
         let read = call.find()?;
         let old = read.value();
         let next = compute(&call.present(old.clone()))?;
-        let given = next.object["metadata"]["managedFields"].as_array().filter(|given| !given.is_empty());
+        let given = next.object.at("metadata").at("managedFields").as_array().filter(|given| !given.is_empty());
+        if given.is_some_and(|given| given.len() > MANAGERS) {
+            let message = format!("Too many: {}: must have at most {MANAGERS} items", given.map_or(0, Vec::len));
+            let cause = Cause { reason: "FieldValueTooMany", message, field: "metadata.managedFields".to_owned() };
+            return Err(ApiError::invalid(call.resource.subject(), meta::name(&old), vec![cause]));
+        }
         let given = given.map(|given| Value::Array(given.clone()));
-        let given = given.filter(|given| *given != old["metadata"]["managedFields"]);
+        let given = given.filter(|given| given != old.at("metadata").at("managedFields"));
         let change = Change { old: &old, status: call.is_of_status() };
         let mut admitted = lifecycle::update(&call.resource, next.object, &change, call.strictness(), call.now())?;
         admitted.warnings.extend(call.advice(&admitted.object));

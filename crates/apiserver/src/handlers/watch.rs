@@ -47,7 +47,7 @@ pub(super) fn watch(call: Call) -> Result<Response<Body>, ApiError> {
     let mut watcher = Watcher {
         changed: call.app.store.subscribe(),
         deadline: call.query.number("timeoutSeconds").filter(|&seconds| seconds > 0).and_then(after),
-        bookmarks: allows_bookmarks.then(|| Instant::now() + BOOKMARK_EVERY),
+        bookmarks: allows_bookmarks.then(next_bookmark),
         cursor: 0,
         pending: VecDeque::new(),
         first: true,
@@ -141,7 +141,7 @@ impl Watcher {
             tokio::select! {
                 changed = self.changed.changed() => if changed.is_err() { return None },
                 () = at(self.bookmarks) => {
-                    self.bookmarks = Some(Instant::now() + BOOKMARK_EVERY);
+                    self.bookmarks = Some(next_bookmark());
                     self.bookmark(None);
                 }
                 () = at(self.deadline) => {
@@ -213,12 +213,17 @@ impl Watcher {
     }
 
     fn push_json(&mut self, event: &str, object: &[u8]) {
-        let mut line = Vec::with_capacity(object.len() + 40);
+        let mut line = Vec::with_capacity(object.len().saturating_add(40));
         for part in [b"{\"type\":\"", event.as_bytes(), b"\",\"object\":", object, b"}\n"] {
             line.extend_from_slice(part);
         }
         self.pending.push_back(Bytes::from(line));
     }
+}
+
+#[allow(clippy::arithmetic_side_effects, reason = "a minute from now is a moment that there is")]
+fn next_bookmark() -> Instant {
+    Instant::now() + BOOKMARK_EVERY
 }
 
 async fn at(moment: Option<Instant>) {

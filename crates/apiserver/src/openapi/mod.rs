@@ -9,6 +9,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::meta;
+use crate::meta::At;
 use crate::registry::{Nature, Registry, Resource, api_version};
 use crate::status::ApiError;
 
@@ -116,7 +117,7 @@ fn int_or_string(schema: &mut Value) {
 fn custom(raw: &Value) -> Value {
     let mut schema = raw.clone();
     int_or_string(&mut schema);
-    let mut properties = raw["properties"].as_object().cloned().unwrap_or_default();
+    let mut properties = raw.at("properties").as_object().cloned().unwrap_or_default();
     properties.values_mut().for_each(int_or_string);
     let text = |about: &str, anchor: &str| json!({"type": "string", "description": described(about, anchor)});
     properties.insert("apiVersion".to_owned(), text(API_VERSION, "#resources"));

@@ -32,7 +32,7 @@ pub(super) fn add(resource: &Resource, paths: &mut Map<String, Value>) {
         let parameters: Vec<_> = parameters.iter().map(|name| path_parameter(name)).collect();
         let mut item = json!({"parameters": parameters});
         for action in actions {
-            item[action.method()] = operation(resource, *action);
+            meta::put(&mut item, action.method(), operation(resource, *action));
         }
         paths.insert(path, item);
     };

@@ -1,8 +1,10 @@
 //! Server-side apply: what a manager wants, laid over what is there.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
-use super::fields::{Element, FieldSet, parts};
+use super::fields::{Element, FieldSet, element_of};
 use crate::schema::{ListType, Schema, list_key};
 
 /// `current` with everything that `applied` says. Maps merge, lists known by keys merge item by item, other lists are
@@ -25,16 +27,17 @@ pub(super) fn merged(current: &Value, applied: &Value, schema: Option<&Schema>) 
             match schema.map_or(&ListType::Atomic, |schema| &schema.list_type) {
                 ListType::Atomic => applied.clone(),
                 ListType::Set => {
-                    let mut all = old.to_vec();
-                    all.extend(items.iter().filter(|item| !old.contains(item)).cloned());
-                    Value::Array(all)
+                    let known: HashSet<_> = old.iter().collect();
+                    Value::Array(old.iter().chain(items.iter().filter(|item| !known.contains(item))).cloned().collect())
                 }
                 ListType::Map(keys) => {
                     let mut all = old.to_vec();
+                    let known = old.iter().enumerate().rev();
+                    let mut places: HashMap<_, _> = known.map(|(at, item)| (list_key(item, keys), at)).collect();
                     for item in items {
-                        let key = list_key(item, keys);
-                        match all.iter().position(|old| list_key(old, keys) == key) {
-                            Some(at) => all[at] = merged(&all[at], item, item_schema),
+                        let place = places.entry(list_key(item, keys)).or_insert(all.len());
+                        match all.get_mut(*place) {
+                            Some(old) => *old = merged(old, item, item_schema),
                             None => all.push(item.clone()),
                         }
                     }
@@ -48,51 +51,34 @@ pub(super) fn merged(current: &Value, applied: &Value, schema: Option<&Schema>) 
 
 /// Takes out of `value` what is in `gone` and not in `kept`.
 pub(super) fn remove(value: &mut Value, gone: &FieldSet, kept: &FieldSet, schema: Option<&Schema>) {
-    let none = FieldSet::default();
-    let mut leaving = Vec::new();
-    for (element, gone) in gone.children() {
-        let kept_here = kept.child(element);
-        if gone.owns_itself() && kept_here.is_none() {
-            leaving.push(element.clone());
-        } else if let Some((child, schema)) = part_mut(value, element, schema) {
-            remove(child, gone, kept_here.unwrap_or(&none), schema);
-            // A map or a list that was only there for what has left it.
-            let is_empty = child.as_object().is_some_and(Map::is_empty) || child.as_array().is_some_and(Vec::is_empty);
-            if kept_here.is_none() && is_empty {
-                leaving.push(element.clone());
-            }
+    match value {
+        Value::Object(fields) => fields.retain(|name, value| {
+            let element = Element::Field(name.clone());
+            stays(value, &element, gone, kept, schema.and_then(|schema| schema.field(name)))
+        }),
+        Value::Array(items) => {
+            // Where the same item is there twice, the first one is meant.
+            let mut seen = HashSet::new();
+            items.retain_mut(|item| {
+                let Some((element, child)) = element_of(item, schema) else { return true };
+                !seen.insert(element.clone()) || stays(item, &element, gone, kept, child)
+            });
         }
-    }
-    for element in &leaving {
-        take_out(value, element, schema);
+        _ => {}
     }
 }
 
-fn part_mut<'a, 'b>(
-    value: &'a mut Value,
-    element: &Element,
-    schema: Option<&'b Schema>,
-) -> Option<(&'a mut Value, Option<&'b Schema>)> {
-    if let Element::Field(name) = element {
-        return Some((value.as_object_mut()?.get_mut(name)?, schema.and_then(|schema| schema.field(name))));
+/// Whether a part is still there, once what is in `gone` has been taken out of it.
+fn stays(value: &mut Value, element: &Element, gone: &FieldSet, kept: &FieldSet, schema: Option<&Schema>) -> bool {
+    let Some(gone) = gone.child(element) else { return true };
+    let kept = kept.child(element);
+    if gone.owns_itself() && kept.is_none() {
+        return false;
     }
-    let at = position(value, element, schema)?;
-    Some((value.get_mut(at)?, schema.and_then(|schema| schema.items.as_deref())))
-}
-
-fn take_out(value: &mut Value, element: &Element, schema: Option<&Schema>) {
-    if let (Value::Object(fields), Element::Field(name)) = (&mut *value, element) {
-        fields.shift_remove(name);
-    } else if let Some(at) = position(value, element, schema)
-        && let Value::Array(items) = value
-    {
-        items.remove(at);
-    }
-}
-
-fn position(list: &Value, element: &Element, schema: Option<&Schema>) -> Option<usize> {
-    list.as_array()?;
-    parts(list, schema)?.iter().position(|(one, ..)| one == element)
+    remove(value, gone, kept.unwrap_or(&FieldSet::default()), schema);
+    // A map or a list that was only there for what has left it.
+    let is_empty = value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty);
+    kept.is_some() || !is_empty
 }
 
 #[cfg(test)]

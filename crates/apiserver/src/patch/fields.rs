@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::meta::At;
+use crate::place::shown;
 use crate::schema::{ListType, Schema};
+use crate::status::MOST;
 
 /// A part of an object: a field, an item known by keys, or a value of a set.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Element {
     Field(String),
     /// The keys with their values, as JSON.
@@ -71,20 +74,24 @@ pub(crate) fn parts<'a>(
             Some(fields.iter().map(part).collect())
         }
         Value::Array(items) if !items.is_empty() => {
-            let schema = schema?;
-            let child = schema.items.as_deref();
-            let element = |item: &Value| match &schema.list_type {
-                ListType::Atomic => None,
-                ListType::Set => Some(Element::Value(item.to_string())),
-                ListType::Map(keys) => {
-                    let keys: Value = keys.iter().map(|key| (key.clone(), item[key.as_str()].clone())).collect();
-                    Some(Element::Item(keys.to_string()))
-                }
-            };
-            items.iter().map(|item| Some((element(item)?, item, child))).collect()
+            items.iter().map(|item| element_of(item, schema).map(|(element, child)| (element, item, child))).collect()
         }
         _ => None,
     }
+}
+
+/// What an item is known by in a list with this schema, and its own schema. `None` in a list that is owned as a whole.
+pub(super) fn element_of<'a>(item: &Value, list: Option<&'a Schema>) -> Option<(Element, Option<&'a Schema>)> {
+    let list = list?;
+    let element = match &list.list_type {
+        ListType::Atomic => return None,
+        ListType::Set => Element::Value(item.to_string()),
+        ListType::Map(keys) => {
+            let keys: Value = keys.iter().map(|key| (key.clone(), item.at(key.as_str()).clone())).collect();
+            Element::Item(keys.to_string())
+        }
+    };
+    Some((element, list.items.as_deref()))
 }
 
 /// A map or a list without anything in it.
@@ -122,10 +129,11 @@ impl FieldSet {
             None if is_empty(old) => Vec::new(),
             None => return Self::of_new(new, schema),
         };
+        // The first of several that are known by the same.
+        let olds: BTreeMap<_, _> = olds.into_iter().rev().map(|(element, value, _)| (element, value)).collect();
         let mut set = Self::default();
         for (element, value, schema) in news {
-            let before = olds.iter().find(|(old, ..)| *old == element).map(|(_, value, _)| *value);
-            let child = match before {
+            let child = match olds.get(&element) {
                 Some(before) => Self::changed(before, value, schema),
                 None => Self::of_new(value, schema),
             };
@@ -177,10 +185,6 @@ impl FieldSet {
         self.children.get(element)
     }
 
-    pub(crate) fn children(&self) -> impl Iterator<Item = (&Element, &Self)> {
-        self.children.iter()
-    }
-
     pub(crate) fn owns_itself(&self) -> bool {
         self.own
     }
@@ -212,6 +216,15 @@ impl FieldSet {
 
     pub(crate) fn subtract(&mut self, other: &Self) {
         self.own &= !other.own;
+        // In the time of the smaller one: many managers may hold a little each.
+        if self.children.len() < other.children.len() {
+            self.children.retain(|element, mine| {
+                let Some(theirs) = other.children.get(element) else { return true };
+                mine.subtract(theirs);
+                !mine.is_empty()
+            });
+            return;
+        }
         for (element, child) in &other.children {
             if let Some(mine) = self.children.get_mut(element) {
                 mine.subtract(child);
@@ -235,15 +248,37 @@ impl FieldSet {
 
     /// Only what `value` still has.
     pub(crate) fn retain_existing(&mut self, value: &Value, schema: Option<&Schema>) {
-        let there = parts(value, schema).unwrap_or_default();
+        let has_items = self.children.keys().any(|element| !matches!(element, Element::Field(_)));
+        let items = value.as_array().filter(|_| has_items).and_then(|_| parts(value, schema)).unwrap_or_default();
+        let items: BTreeMap<_, _> =
+            items.into_iter().rev().map(|(element, value, schema)| (element, (value, schema))).collect();
+        let fields = value.as_object().filter(|_| !schema.is_some_and(|schema| schema.atomic_map));
         self.children.retain(|element, child| {
-            let Some((_, value, schema)) = there.iter().find(|(one, ..)| one == element) else { return false };
-            child.retain_existing(value, *schema);
+            let found = match element {
+                Element::Field(name) => fields
+                    .and_then(|fields| fields.get(name))
+                    .map(|value| (value, schema.and_then(|schema| schema.field(name)))),
+                element => items.get(element).copied(),
+            };
+            let Some((value, schema)) = found else { return false };
+            child.retain_existing(value, schema);
             !child.is_empty()
         });
     }
 
-    /// Every place in the set, as conflicts are printed: `.spec.replicas`.
+    /// Whether any place is in the set but this one.
+    pub(crate) fn has_places(&self) -> bool {
+        self.children.values().any(|child| child.own || child.has_places())
+    }
+
+    /// Whether every place in the set is in the other one, too.
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        let mut rest = self.clone();
+        rest.subtract(other);
+        !rest.has_places()
+    }
+
+    /// The first places in the set, as conflicts are printed: `.spec.replicas`.
     pub(crate) fn paths(&self) -> Vec<String> {
         let mut found = Vec::new();
         self.collect("", &mut found);
@@ -251,12 +286,19 @@ impl FieldSet {
     }
 
     fn collect(&self, at: &str, found: &mut Vec<String>) {
+        let shown = |element: &Element| shown(format_args!("{at}{}", element.shown()));
         // What is owned here first, then what is owned below.
         for (element, _) in self.children.iter().filter(|(_, child)| child.own) {
-            found.push(format!("{at}{}", element.shown()));
+            if found.len() >= MOST {
+                return;
+            }
+            found.push(shown(element));
         }
-        for (element, child) in &self.children {
-            child.collect(&format!("{at}{}", element.shown()), found);
+        for (element, child) in self.children.iter().filter(|(_, child)| child.has_places()) {
+            if found.len() >= MOST {
+                return;
+            }
+            child.collect(&shown(element), found);
         }
     }
 }

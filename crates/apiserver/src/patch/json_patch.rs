@@ -4,6 +4,8 @@ use serde_json::Value;
 
 use crate::body::LIMIT;
 use crate::meta;
+use crate::meta::At;
+use crate::place::{DEPTH, is_deeper};
 use crate::status::ApiError;
 
 /// One operation, with its paths taken apart.
@@ -33,11 +35,20 @@ pub(crate) enum PatchError {
     Missing { operation: &'static str, path: String },
     #[error("Unable to complete the copy, the accumulated size increase of copy is {0}, exceeding the limit {LIMIT}")]
     Copies(usize),
+    #[error("the result would have more than {DEPTH} levels of objects and lists")]
+    TooDeep,
+    #[error(
+        "the operations move more than {SHIFTS} fields and items out of the way; put them at the end, or replace all"
+    )]
+    TooCostly,
 }
+
+/// How many neighbours all operations together may move: one at the beginning of a list moves all of its items.
+const SHIFTS: usize = 50_000_000;
 
 impl PatchError {
     pub(crate) fn into_api(self) -> ApiError {
-        if let Self::Copies(_) = self {
+        if !matches!(self, Self::Test(_) | Self::Missing { .. }) {
             return ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large: {self}"));
         }
         let message = format!("the server rejected our request due to an error in our request: {self}");
@@ -66,10 +77,10 @@ pub(crate) fn parse(patch: &Value) -> Result<Vec<Operation>, ApiError> {
 
 impl Operation {
     fn parse(item: &Value) -> Option<Self> {
-        let path = Pointer::parse(item["path"].as_str()?)?;
-        let from = || Pointer::parse(item["from"].as_str()?);
-        let value = || item["value"].clone();
-        Some(match item["op"].as_str()? {
+        let path = Pointer::parse(item.at("path").as_str()?)?;
+        let from = || Pointer::parse(item.at("from").as_str()?);
+        let value = || item.at("value").clone();
+        Some(match item.at("op").as_str()? {
             "add" => Self::Add(path, value()),
             "remove" => Self::Remove(path),
             "replace" => Self::Replace(path, value()),
@@ -91,7 +102,11 @@ impl Pointer {
     }
 
     fn find<'a>(&self, document: &'a Value) -> Option<&'a Value> {
-        self.parts.iter().try_fold(document, |value, part| match value {
+        Self::follow(&self.parts, document)
+    }
+
+    fn follow<'a>(parts: &[String], document: &'a Value) -> Option<&'a Value> {
+        parts.iter().try_fold(document, |value, part| match value {
             Value::Object(fields) => fields.get(part),
             Value::Array(items) => items.get(part.parse::<usize>().ok()?),
             _ => None,
@@ -107,6 +122,16 @@ impl Pointer {
             _ => None,
         })?;
         Some((parent, last))
+    }
+
+    /// How many fields or items move when one is taken out at the place, or put there.
+    fn behind(&self, document: &Value, taken: bool) -> usize {
+        let Some((last, parents)) = self.parts.split_last() else { return 0 };
+        match Self::follow(parents, document) {
+            Some(Value::Array(items)) => items.len().saturating_sub(last.parse().unwrap_or(usize::MAX)),
+            Some(Value::Object(fields)) if taken => fields.len(),
+            _ => 0,
+        }
     }
 
     fn insert(&self, document: &mut Value, value: Value) -> Option<()> {
@@ -141,18 +166,60 @@ impl Pointer {
 /// The document after all operations, or none of them.
 pub(crate) fn apply(document: &Value, operations: &[Operation]) -> Result<Value, PatchError> {
     let mut result = document.clone();
-    let mut copied = 0;
+    let mut costs = Costs::default();
     for operation in operations {
-        // A few copies of copies would fill the memory.
-        if let Operation::Copy { from, .. } = operation {
-            copied += from.find(&result).map_or(0, meta::json_size);
-            if copied > LIMIT {
-                return Err(PatchError::Copies(copied));
-            }
-        }
+        costs.add(operation, &result)?;
         step(&mut result, operation)?;
     }
     Ok(result)
+}
+
+/// What the operations cost so far.
+#[derive(Default)]
+struct Costs {
+    /// Bytes of JSON.
+    copied: usize,
+    shifted: usize,
+}
+
+impl Costs {
+    /// Refuses the next operation if it would cost too much.
+    fn add(&mut self, operation: &Operation, document: &Value) -> Result<(), PatchError> {
+        let (out, into) = match operation {
+            Operation::Add(path, _) | Operation::Replace(path, _) => (None, Some(path)),
+            Operation::Remove(path) => (Some(path), None),
+            Operation::Move { from, to } => (Some(from), Some(to)),
+            Operation::Copy { from, to } => {
+                // A few copies of copies would fill the memory.
+                self.copied = self.copied.saturating_add(from.find(document).map_or(0, meta::json_size));
+                if self.copied > LIMIT {
+                    return Err(PatchError::Copies(self.copied));
+                }
+                (None, Some(to))
+            }
+            Operation::Test(..) => (None, None),
+        };
+        // No further down than a parser lets anybody go, so that no walk over a document needs much of the stack.
+        let moved = match operation {
+            Operation::Add(_, value) | Operation::Replace(_, value) => Some(value),
+            Operation::Move { from, .. } => {
+                let found = from.find(document);
+                self.shifted = self.shifted.saturating_add(found.map_or(0, meta::json_size));
+                found
+            }
+            Operation::Copy { from, .. } => from.find(document),
+            _ => None,
+        };
+        if let (Some(moved), Some(into)) = (moved, into)
+            && DEPTH.checked_sub(into.parts.len()).is_none_or(|left| is_deeper(moved, left))
+        {
+            return Err(PatchError::TooDeep);
+        }
+        let taken = out.map_or(0, |path| path.behind(document, true));
+        let put = into.map_or(0, |path| path.behind(document, false));
+        self.shifted = self.shifted.saturating_add(taken).saturating_add(put);
+        if self.shifted > SHIFTS { Err(PatchError::TooCostly) } else { Ok(()) }
+    }
 }
 
 fn step(document: &mut Value, operation: &Operation) -> Result<(), PatchError> {

@@ -4,10 +4,10 @@
 use serde_json::{Map, Value};
 
 use super::fields::FieldSet;
-use super::managers::{self, Applied, Writer};
-use crate::meta;
+use super::managers::{self, Applied, Conflict, Writer};
+use crate::meta::At;
 use crate::schema::Schema;
-use crate::status::ApiError;
+use crate::{body, meta};
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -18,8 +18,8 @@ pub(crate) fn apply(
     schema: Option<&Schema>,
     writer: &Writer<'_>,
     force: bool,
-) -> Result<Applied, ApiError> {
-    let before = current["metadata"]["annotations"][ANNOTATION].as_str();
+) -> Result<Applied, Conflict> {
+    let before = current.at("metadata").at("annotations").at(ANNOTATION).as_str();
     let Some(before) = before else { return managers::apply(current, applied, schema, writer, force) };
     let mut result = match managers::apply(current, applied, schema, writer, force) {
         Err(conflict) if wrote_all(before, &conflict, schema) => {
@@ -30,7 +30,8 @@ pub(crate) fn apply(
     // The annotation goes on telling what kubectl applied last.
     let mut now = sorted(applied).to_string();
     now.push('\n');
-    if let Some(annotations) = meta::of(&mut result.object).and_then(|metadata| metadata["annotations"].as_object_mut())
+    if let Some(annotations) =
+        meta::of(&mut result.object).and_then(|metadata| metadata.get_mut("annotations")?.as_object_mut())
     {
         annotations.insert(ANNOTATION.to_owned(), Value::String(now));
     }
@@ -38,11 +39,10 @@ pub(crate) fn apply(
 }
 
 /// Whether every field of the conflict is one that kubectl wrote itself.
-fn wrote_all(before: &str, conflict: &ApiError, schema: Option<&Schema>) -> bool {
-    let Ok(before) = serde_json::from_str::<Value>(before) else { return false };
-    let own = FieldSet::of(&before, schema).paths();
-    let causes = conflict.details.as_ref().map_or(&[][..], |details| &details.causes);
-    !causes.is_empty() && causes.iter().all(|cause| own.contains(&cause.field))
+fn wrote_all(before: &str, conflict: &Conflict, schema: Option<&Schema>) -> bool {
+    let Ok(before) = body::json(before.as_bytes()) else { return false };
+    let own = FieldSet::of(&before, schema);
+    conflict.lost().all(|lost| lost.is_within(&own))
 }
 
 /// With the keys of every map in order.

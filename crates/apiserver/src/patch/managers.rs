@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::apply;
 use super::fields::FieldSet;
 use crate::meta;
+use crate::meta::At;
 use crate::schema::Schema;
-use crate::status::{ApiError, Cause, Details};
+use crate::status::{ApiError, Cause, Details, MOST};
 
 /// Who writes, and how the write is to be booked.
 #[derive(Debug, Clone, Copy)]
@@ -34,18 +35,18 @@ struct Entry {
 
 impl Entry {
     fn all(object: &Value) -> Vec<Self> {
-        Self::all_of(&object["metadata"]["managedFields"])
+        Self::all_of(object.at("metadata").at("managedFields"))
     }
 
     fn all_of(entries: &Value) -> Vec<Self> {
-        let entries = entries.as_array().into_iter().flatten().filter(|entry| entry["manager"].is_string());
-        entries.map(|raw| Self { raw: raw.clone(), fields: FieldSet::parse(&raw["fieldsV1"]) }).collect()
+        let entries = entries.as_array().into_iter().flatten().filter(|entry| entry.at("manager").is_string());
+        entries.map(|raw| Self { raw: raw.clone(), fields: FieldSet::parse(raw.at("fieldsV1")) }).collect()
     }
 
     fn is(&self, writer: &Writer<'_>, operation: &str) -> bool {
-        self.raw["manager"] == writer.manager
-            && self.raw["operation"] == operation
-            && self.raw["subresource"].as_str().unwrap_or_default() == writer.subresource
+        self.raw.at("manager") == writer.manager
+            && self.raw.at("operation") == operation
+            && self.raw.at("subresource").as_str().unwrap_or_default() == writer.subresource
     }
 }
 
@@ -61,7 +62,7 @@ impl Writer<'_> {
             "fieldsType": "FieldsV1",
         });
         if !self.subresource.is_empty() {
-            raw["subresource"] = json!(self.subresource);
+            meta::put(&mut raw, "subresource", json!(self.subresource));
         }
         if !self.is_timed()
             && let Some(fields) = raw.as_object_mut()
@@ -127,7 +128,7 @@ pub(crate) fn book_update(
                 let before = mine.fields.clone();
                 mine.fields.union(&changed);
                 if mine.fields != before && writer.is_timed() {
-                    mine.raw["time"] = writer.now.clone();
+                    meta::put(&mut mine.raw, "time", writer.now.clone());
                 }
             }
             None => entries.push(writer.entry("Update", changed)),
@@ -149,7 +150,7 @@ pub(crate) fn apply(
     schema: Option<&Schema>,
     writer: &Writer<'_>,
     force: bool,
-) -> Result<Applied, ApiError> {
+) -> Result<Applied, Conflict> {
     let wanted = writer.relevant(FieldSet::of(applied, schema));
     let mut entries = Entry::all(current);
     let position = entries.iter().position(|entry| entry.is(writer, "Apply"));
@@ -160,13 +161,13 @@ pub(crate) fn apply(
     let mut conflicts = Vec::new();
     for entry in &mut entries {
         let lost = entry.fields.intersection(&contested);
-        if !lost.paths().is_empty() {
-            conflicts.push((entry.raw.clone(), lost.paths()));
+        if lost.has_places() {
             entry.fields.subtract(&lost);
+            conflicts.push((entry.raw.clone(), lost));
         }
     }
     if !conflicts.is_empty() && !force {
-        return Err(conflict(&conflicts));
+        return Err(Conflict(conflicts));
     }
     let mut object = merged;
     if let Some(mine) = &mine {
@@ -200,14 +201,14 @@ impl Applied {
 fn written(entries: &[Entry]) -> Vec<Value> {
     let mut held: Vec<_> = entries.iter().filter(|entry| !entry.fields.is_empty()).collect();
     let order = ["operation", "time", "manager", "apiVersion", "subresource"];
-    held.sort_by_key(|entry| order.map(|field| entry.raw[field].as_str().unwrap_or_default().to_owned()));
+    held.sort_by_key(|entry| order.map(|field| entry.raw.at(field).as_str().unwrap_or_default().to_owned()));
     held.into_iter()
         .map(|entry| {
             let mut raw = entry.raw.clone();
-            raw["fieldsV1"] = entry.fields.to_json();
+            meta::put(&mut raw, "fieldsV1", entry.fields.to_json());
             // The status entry says so last, as Kubernetes writes it.
             if let Some(subresource) = raw.as_object_mut().and_then(|raw| raw.shift_remove("subresource")) {
-                raw["subresource"] = subresource;
+                meta::put(&mut raw, "subresource", subresource);
             }
             raw
         })
@@ -226,40 +227,55 @@ fn store(new: &mut Value, mut entries: Vec<Entry>, schema: Option<&Schema>) {
     }
 }
 
-fn conflict(conflicts: &[(Value, Vec<String>)]) -> ApiError {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let shown = |entry: &Value| {
-        let subresource = match text(&entry["subresource"]) {
-            none if none.is_empty() => none,
-            subresource => format!(" with subresource \"{subresource}\""),
+/// What others hold of that which was applied: their entries, each with what it would lose.
+#[derive(Debug)]
+pub(crate) struct Conflict(Vec<(Value, FieldSet)>);
+
+impl Conflict {
+    pub(crate) fn lost(&self) -> impl Iterator<Item = &FieldSet> {
+        self.0.iter().map(|(_, lost)| lost)
+    }
+}
+
+impl From<Conflict> for ApiError {
+    fn from(Conflict(conflicts): Conflict) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let shown = |entry: &Value| {
+            let subresource = match text(entry.at("subresource")) {
+                none if none.is_empty() => none,
+                subresource => format!(" with subresource \"{subresource}\""),
+            };
+            let using = match text(entry.at("operation")).as_str() {
+                "Apply" => String::new(),
+                _ => format!(" using {}", text(entry.at("apiVersion"))),
+            };
+            format!("\"{}\"{subresource}{using}", text(entry.at("manager")))
         };
-        let using = match text(&entry["operation"]).as_str() {
-            "Apply" => String::new(),
-            _ => format!(" using {}", text(&entry["apiVersion"])),
-        };
-        format!("\"{}\"{subresource}{using}", text(&entry["manager"]))
-    };
-    let with = |entry: &Value| format!("conflict with {}", shown(entry));
-    let count: usize = conflicts.iter().map(|(_, paths)| paths.len()).sum();
-    let causes = conflicts.iter().flat_map(|(entry, paths)| {
-        paths.iter().map(|path| Cause { reason: "FieldManagerConflict", message: with(entry), field: path.clone() })
-    });
-    let causes: Vec<Cause> = causes.collect();
-    let message = match conflicts {
-        [(entry, paths)] if paths.len() == 1 => {
-            format!("Apply failed with 1 conflict: {}: {}", with(entry), paths[0])
-        }
-        many => {
+        let conflicts: Vec<_> = conflicts.iter().take(MOST).map(|(entry, lost)| (shown(entry), lost.paths())).collect();
+        let causes = conflicts.iter().flat_map(|(holder, paths)| {
+            let message = format!("conflict with {holder}");
+            paths.iter().map(move |path| Cause {
+                reason: "FieldManagerConflict",
+                message: message.clone(),
+                field: path.clone(),
+            })
+        });
+        let causes: Vec<Cause> = causes.take(MOST).collect();
+        let message = if let [one] = causes.as_slice() {
+            format!("Apply failed with 1 conflict: {}: {}", one.message, one.field)
+        } else {
             let mut lines = Vec::new();
-            for (entry, paths) in many {
-                lines.push(format!("conflicts with {}:", shown(entry)));
-                lines.extend(paths.iter().map(|path| format!("- {path}")));
+            let mut room = MOST;
+            for (holder, paths) in &conflicts {
+                lines.push(format!("conflicts with {holder}:"));
+                lines.extend(paths.iter().take(room).map(|path| format!("- {path}")));
+                room = room.saturating_sub(paths.len());
             }
-            format!("Apply failed with {count} conflicts: {}", lines.join("\n"))
-        }
-    };
-    let details = Details { causes, ..Details::default() };
-    ApiError { details: Some(Box::new(details)), ..ApiError::new(409, "Conflict", message) }
+            format!("Apply failed with {} conflicts: {}", causes.len(), lines.join("\n"))
+        };
+        let details = Details { causes, ..Details::default() };
+        Self { details: Some(Box::new(details)), ..Self::new(409, "Conflict", message) }
+    }
 }
 
 #[cfg(test)]
@@ -273,7 +289,7 @@ mod tests {
     #[allow(clippy::needless_pass_by_value, reason = "reads better where it is called")]
     fn applied(current: &Value, by: &str, wanted: Value, force: bool) -> Result<Value, ApiError> {
         let now = json!("now");
-        let result = apply(current, &wanted, None, &writer(by, &now), force)?;
+        let result = apply(current, &wanted, None, &writer(by, &now), force).map_err(ApiError::from)?;
         let entries = result.entries();
         let mut object = result.object;
         book_apply(entries, &mut object);

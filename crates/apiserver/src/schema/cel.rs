@@ -3,46 +3,64 @@
 //! The walk is ours and only a single node's rules go to `kube-cel`, because only here is it known which old item of
 //! a list belongs to which new one: by key where the list has keys, not by position.
 
+use std::collections::HashMap;
+
 use kube_cel::{CompiledSchema, ErrorKind, ValidationError, Validator, compile_schema};
 use serde_json::Value;
 
-use super::{ListType, Schema, join, list_key};
+use super::cost::{Cost, count, on_large_stack};
+use super::validate::path_or_nil;
+use super::{Budget, ListType, Schema, list_key};
 use crate::meta;
-use crate::status::Cause;
+use crate::meta::At;
+use crate::place::{Place, shown};
+use crate::status::{Cause, MOST};
 
 /// The compiled rules of one node.
 pub(super) struct Rules {
     compiled: CompiledSchema,
     validator: Validator,
+    cost: Cost,
 }
 
 impl Rules {
-    pub(super) fn parse(raw: &Value) -> Result<Option<Self>, String> {
-        let rules = &raw["x-kubernetes-validations"];
+    pub(super) fn parse(raw: &Value, budget: &Budget) -> Result<Option<Self>, String> {
+        let rules = raw.at("x-kubernetes-validations");
         if rules.as_array().is_none_or(Vec::is_empty) {
             return Ok(None);
         }
+        budget.nodes(count(raw))?;
+        let cost = Cost::of(rules).map_err(|why| format!("x-kubernetes-validations: {why}"))?;
         // The children stay for their formats (timestamps are not strings to CEL), without rules of their own.
         let mut node = without_rules(raw);
         meta::put(&mut node, "x-kubernetes-validations", rules.clone());
-        let compiled = compile_schema(&node);
+        let compiled = on_large_stack(|| compile_schema(&node));
+        let compiled = compiled.ok_or("x-kubernetes-validations: a rule cannot be compiled")?;
         if let Some(error) = compiled.compilation_errors().first() {
             return Err(format!("x-kubernetes-validations: {error}"));
         }
-        Ok(Some(Self { compiled, validator: Validator::new() }))
+        Ok(Some(Self { compiled, validator: Validator::new(), cost }))
     }
 
-    fn evaluate(&self, new: &Value, old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
-        let Err(errors) = self.validator.validate_compiled(&self.compiled, new, old) else { return };
-        causes.extend(errors.into_iter().map(|error| cause(error, new, path)));
+    fn evaluate(&self, new: &Value, old: Option<&Value>, at: &Place<'_>, causes: &mut Vec<Cause>) {
+        if !self.cost.allows(new) {
+            let why = "its rules would take too many steps on a value of this size";
+            causes.push(Cause::invalid_whole(path_or_nil(at), why));
+            return;
+        }
+        match self.cost.run(|| self.validator.validate_compiled(&self.compiled, new, old)) {
+            Some(Ok(())) => {}
+            Some(Err(errors)) => causes.extend(errors.into_iter().map(|error| cause(error, new, at))),
+            None => causes.push(Cause::invalid_whole(path_or_nil(at), "its rules could not be evaluated")),
+        }
     }
 }
 
-fn cause(error: ValidationError, value: &Value, path: &str) -> Cause {
-    let field = match (path, error.field_path.trim_start_matches('.')) {
-        ("", "") => "<nil>".to_owned(),
-        (path, "") => path.to_owned(),
-        (path, inner) => join(path, inner),
+fn cause(error: ValidationError, value: &Value, at: &Place<'_>) -> Cause {
+    let field = match (at, error.field_path.trim_start_matches('.')) {
+        (Place::Root, "") => "<nil>".to_owned(),
+        (at, "") => at.to_string(),
+        (at, inner) => at.field(inner).to_string(),
     };
     // Scalars are shown; of the rest only the rule's message is of use.
     let whole = value.is_object() || value.is_array();
@@ -54,7 +72,7 @@ fn cause(error: ValidationError, value: &Value, path: &str) -> Cause {
         Some("FieldValueRequired") => Cause::required(field, &message),
         Some("FieldValueForbidden") => Cause::forbidden(field, message),
         Some("FieldValueDuplicate") => {
-            Cause { reason: "FieldValueDuplicate", message: format!("Duplicate value: {value}"), field }
+            Cause { reason: "FieldValueDuplicate", message: format!("Duplicate value: {}", shown(value)), field }
         }
         _ if whole => Cause::invalid_whole(field, message),
         _ => Cause::invalid(field, value, message),
@@ -73,36 +91,52 @@ fn without_rules(raw: &Value) -> Value {
 }
 
 /// Evaluates the rules of this node and of every node below that has a value.
-pub(super) fn evaluate(schema: &Schema, new: &Value, old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
+pub(super) fn evaluate(schema: &Schema, new: &Value, old: Option<&Value>, at: &Place<'_>, causes: &mut Vec<Cause>) {
+    if causes.len() > MOST {
+        return;
+    }
     if let Some(rules) = &schema.rules {
-        rules.evaluate(new, old, path, causes);
+        rules.evaluate(new, old, at, causes);
     }
     match new {
         Value::Object(fields) => {
             for (name, value) in fields {
-                let known = schema.properties.get(name).map(|child| (child, join(path, name)));
-                let mapped = || schema.additional.as_deref().map(|child| (child, format!("{path}[{name}]")));
-                if let Some((child, path)) = known.or_else(mapped) {
-                    evaluate(child, value, old.and_then(|old| old.get(name)), &path, causes);
+                let known = schema.properties.get(name).map(|child| (child, at.field(name)));
+                let mapped = || schema.additional.as_deref().map(|child| (child, Place::Entry(at, name)));
+                if let Some((child, at)) = known.or_else(mapped) {
+                    evaluate(child, value, old.and_then(|old| old.get(name)), &at, causes);
                 }
             }
         }
         Value::Array(items) => {
             let Some(child) = &schema.items else { return };
+            let counterparts = Counterparts::of(&schema.list_type, old);
             for (index, item) in items.iter().enumerate() {
-                let old_item = old.and_then(|old| counterpart(&schema.list_type, item, old));
-                evaluate(child, item, old_item, &format!("{path}[{index}]"), causes);
+                evaluate(child, item, counterparts.find(item), &at.item(index), causes);
             }
         }
         _ => {}
     }
 }
 
-/// The old item that a new one continues. Items of atomic lists and sets have no history.
-fn counterpart<'a>(list_type: &ListType, item: &Value, old: &'a Value) -> Option<&'a Value> {
-    let ListType::Map(keys) = list_type else { return None };
-    let key = list_key(item, keys);
-    old.as_array()?.iter().find(|old| list_key(old, keys) == key)
+/// The old items of a list by their keys. Items of atomic lists and sets have no history.
+struct Counterparts<'a> {
+    keys: &'a [String],
+    old: HashMap<Vec<&'a Value>, &'a Value>,
+}
+
+impl<'a> Counterparts<'a> {
+    fn of(list_type: &'a ListType, old: Option<&'a Value>) -> Self {
+        let keys = if let ListType::Map(keys) = list_type { keys.as_slice() } else { &[] };
+        let old = old.and_then(Value::as_array).into_iter().flatten().filter(|_| !keys.is_empty());
+        // The first of several with the same keys.
+        Self { keys, old: old.rev().map(|old| (list_key(old, keys), old)).collect() }
+    }
+
+    /// The old item that a new one continues.
+    fn find(&self, item: &'a Value) -> Option<&'a Value> {
+        self.old.get(&list_key(item, self.keys)).copied()
+    }
 }
 
 #[cfg(test)]

@@ -27,18 +27,16 @@ fn is_go_duration(text: &str) -> bool {
         return false;
     }
     while !rest.is_empty() {
-        let number = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
-        if number == 0 || rest[..number].parse::<f64>().is_err() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let Some((number, unit)) = rest.split_at_checked(end) else { return false };
+        if number.parse::<f64>().is_err() {
             return false;
         }
-        rest = &rest[number..];
-        let Some(unit) = ["ns", "us", "µs", "ms", "s", "m", "h"].into_iter().find(|unit| {
-            // `ms` starts with `m`: the unit must end where the next number begins.
-            rest.strip_prefix(unit).is_some_and(|after| after.chars().next().is_none_or(|c| !c.is_alphabetic()))
-        }) else {
-            return false;
-        };
-        rest = &rest[unit.len()..];
+        // `ms` starts with `m`: the unit must end where the next number begins.
+        let ends = |after: &&str| after.chars().next().is_none_or(|c| !c.is_alphabetic());
+        let mut afters = ["ns", "us", "µs", "ms", "s", "m", "h"].into_iter().filter_map(|one| unit.strip_prefix(one));
+        let Some(after) = afters.find(ends) else { return false };
+        rest = after;
     }
     true
 }

@@ -1,17 +1,21 @@
 //! Structural schemas of custom resources: what a field may hold, what it holds by default, which fields exist at all.
 
 mod cel;
+mod cost;
 mod defaults;
 mod format;
 pub(crate) mod object_meta;
 mod prune;
 mod validate;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
+use crate::meta::At;
+use crate::place::{Place, shown};
 use crate::status::Cause;
 use cel::Rules;
 
@@ -95,23 +99,31 @@ pub(crate) struct SchemaError {
 impl Schema {
     /// Reads `openAPIV3Schema`. `path` names the place in the definition for errors.
     pub(crate) fn parse(raw: &Value, path: &str) -> Result<Self, SchemaError> {
-        let wrong = |why: String| SchemaError { path: path.to_owned(), why };
+        Self::parse_within(raw, path, &Budget::default())
+    }
+
+    /// The same, as one of several schemas of a definition.
+    pub(crate) fn parse_within(raw: &Value, path: &str, budget: &Budget) -> Result<Self, SchemaError> {
+        let wrong = |why: String| SchemaError { path: path.to_owned(), why: shown(why) };
         let children = |field: &str| -> Result<Vec<Self>, SchemaError> {
-            let items = raw[field].as_array().into_iter().flatten().enumerate();
-            items.map(|(index, item)| Self::parse(item, &format!("{path}.{field}[{index}]"))).collect()
+            let items = raw.at(field).as_array().into_iter().flatten().enumerate();
+            items.map(|(index, item)| Self::parse_within(item, &format!("{path}.{field}[{index}]"), budget)).collect()
         };
         let child = |field: &str| -> Result<Option<Box<Self>>, SchemaError> {
             let found = raw.get(field).filter(|value| value.is_object());
-            found.map(|value| Self::parse(value, &format!("{path}.{field}")).map(Box::new)).transpose()
+            found.map(|value| Self::parse_within(value, &format!("{path}.{field}"), budget).map(Box::new)).transpose()
         };
-        let flag = |field: &str| raw[field].as_bool().unwrap_or(false);
-        let ty = match raw["type"].as_str() {
+        let flag = |field: &str| raw.at(field).as_bool().unwrap_or(false);
+        let ty = match raw.at("type").as_str() {
             None | Some("") => None,
             Some(name) => Some(Type::parse(name).ok_or_else(|| wrong(format!("unsupported type \"{name}\"")))?),
         };
-        let properties = raw["properties"].as_object().into_iter().flatten();
+        let properties = raw.at("properties").as_object().into_iter().flatten();
         let properties = properties
-            .map(|(name, value)| Ok((name.clone(), Self::parse(value, &format!("{path}.properties[{name}]"))?)))
+            .map(|(name, value)| {
+                let path = shown(format_args!("{path}.properties[{name}]"));
+                Ok((name.clone(), Self::parse_within(value, &path, budget)?))
+            })
             .collect::<Result<_, SchemaError>>()?;
         // `additionalProperties: true` means any value, which is a schema that allows everything.
         let additional = match raw.get("additionalProperties") {
@@ -124,28 +136,28 @@ impl Schema {
             additional,
             items: child("items")?,
             list_type: list_type(raw),
-            atomic_map: raw["x-kubernetes-map-type"] == "atomic",
+            atomic_map: raw.at("x-kubernetes-map-type") == "atomic",
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
             embedded_resource: flag("x-kubernetes-embedded-resource"),
             default: raw.get("default").cloned(),
             nullable: flag("nullable"),
             int_or_string: flag("x-kubernetes-int-or-string"),
-            required: strings(&raw["required"]),
-            limits: Limits::parse(raw).map_err(wrong)?,
+            required: strings(raw.at("required")),
+            limits: Limits::parse(raw, budget).map_err(wrong)?,
             all_of: children("allOf")?,
             any_of: children("anyOf")?,
             one_of: children("oneOf")?,
             not: child("not")?,
-            rules: Rules::parse(raw).map_err(wrong)?,
+            rules: Rules::parse(raw, budget).map_err(wrong)?,
         })
     }
 
     /// Everything that is wrong with `new`; `old` is the object before the change, `earlier` what is wrong already.
     pub(crate) fn check(&self, new: &Value, old: Option<&Value>, earlier: &[Cause]) -> Vec<Cause> {
         let mut found = validate::Findings::default();
-        validate::validate(self, new, "", &mut found);
+        validate::validate(self, new, &Place::Root, &mut found);
         if !found.causes.iter().chain(earlier).any(Cause::blocks_rules) {
-            cel::evaluate(self, new, old, "", &mut found.causes);
+            cel::evaluate(self, new, old, &Place::Root, &mut found.causes);
         } else if self.has_rules() {
             found.causes.push(Cause::invalid(
                 "<nil>",
@@ -181,6 +193,44 @@ impl Schema {
     }
 }
 
+/// What the schemas of one definition may take: a few bytes of a pattern or a rule can stand for megabytes of what is made from it.
+pub(crate) struct Budget {
+    /// Bytes of compiled patterns.
+    patterns: Cell<usize>,
+    /// Nodes of schemas that are compiled for rules, each as often as rules are above it.
+    nodes: Cell<usize>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { patterns: Cell::new(64 * 1024 * 1024), nodes: Cell::new(250_000) }
+    }
+}
+
+impl Budget {
+    fn pattern(&self, pattern: &str) -> Result<Regex, String> {
+        let compile = |size: usize| RegexBuilder::new(pattern).size_limit(size).dfa_size_limit(size).build();
+        for size in [4, 16, 64, 256, 1024, 4096].map(|size: usize| size.saturating_mul(1024)) {
+            match compile(size) {
+                Err(regex::Error::CompiledTooBig(_)) => {}
+                Err(error) => return Err(format!("pattern: {error}")),
+                Ok(regex) => {
+                    let left = self.patterns.get().checked_sub(size);
+                    self.patterns.set(left.ok_or("pattern: all patterns of the definition together are too large")?);
+                    return Ok(regex);
+                }
+            }
+        }
+        Err("pattern: it is too large".to_owned())
+    }
+
+    fn nodes(&self, count: usize) -> Result<(), String> {
+        let left = self.nodes.get().checked_sub(count);
+        self.nodes.set(left.ok_or("x-kubernetes-validations: too many rules are above too many fields")?);
+        Ok(())
+    }
+}
+
 impl Type {
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
@@ -207,23 +257,23 @@ impl Type {
 }
 
 impl Limits {
-    fn parse(raw: &Value) -> Result<Self, String> {
-        let count = |field: &str| raw[field].as_u64().and_then(|count| usize::try_from(count).ok());
-        let pattern = raw["pattern"].as_str().filter(|pattern| !pattern.is_empty());
+    fn parse(raw: &Value, budget: &Budget) -> Result<Self, String> {
+        let count = |field: &str| raw.at(field).as_u64().and_then(|count| usize::try_from(count).ok());
+        let pattern = raw.at("pattern").as_str().filter(|pattern| !pattern.is_empty());
         Ok(Self {
-            allowed: raw["enum"].as_array().cloned().unwrap_or_default(),
-            format: raw["format"].as_str().map(str::to_owned),
-            pattern: pattern.map(Regex::new).transpose().map_err(|error| format!("pattern: {error}"))?,
-            minimum: raw["minimum"].as_f64(),
-            maximum: raw["maximum"].as_f64(),
-            exclusive_minimum: raw["exclusiveMinimum"].as_bool().unwrap_or(false),
-            exclusive_maximum: raw["exclusiveMaximum"].as_bool().unwrap_or(false),
-            multiple_of: raw["multipleOf"].as_f64(),
+            allowed: raw.at("enum").as_array().cloned().unwrap_or_default(),
+            format: raw.at("format").as_str().map(str::to_owned),
+            pattern: pattern.map(|pattern| budget.pattern(pattern)).transpose()?,
+            minimum: raw.at("minimum").as_f64(),
+            maximum: raw.at("maximum").as_f64(),
+            exclusive_minimum: raw.at("exclusiveMinimum").as_bool().unwrap_or(false),
+            exclusive_maximum: raw.at("exclusiveMaximum").as_bool().unwrap_or(false),
+            multiple_of: raw.at("multipleOf").as_f64(),
             min_length: count("minLength"),
             max_length: count("maxLength"),
             min_items: count("minItems"),
             max_items: count("maxItems"),
-            unique_items: raw["uniqueItems"].as_bool().unwrap_or(false),
+            unique_items: raw.at("uniqueItems").as_bool().unwrap_or(false),
             min_properties: count("minProperties"),
             max_properties: count("maxProperties"),
         })
@@ -231,9 +281,9 @@ impl Limits {
 }
 
 fn list_type(raw: &Value) -> ListType {
-    match raw["x-kubernetes-list-type"].as_str() {
+    match raw.at("x-kubernetes-list-type").as_str() {
         Some("set") => ListType::Set,
-        Some("map") => ListType::Map(strings(&raw["x-kubernetes-list-map-keys"])),
+        Some("map") => ListType::Map(strings(raw.at("x-kubernetes-list-map-keys"))),
         _ => ListType::Atomic,
     }
 }
@@ -242,12 +292,7 @@ fn strings(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// `parent.child`, or `child` at the root.
-pub(crate) fn join(parent: &str, child: &str) -> String {
-    if parent.is_empty() { child.to_owned() } else { format!("{parent}.{child}") }
-}
-
 /// What identifies an item of a map-type list: its values under the keys.
 pub(crate) fn list_key<'a>(item: &'a Value, keys: &[String]) -> Vec<&'a Value> {
-    keys.iter().map(|key| &item[key.as_str()]).collect()
+    keys.iter().map(|key| item.at(key.as_str())).collect()
 }

@@ -7,6 +7,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::meta;
+use crate::meta::At;
 
 static OBJECT_META: LazyLock<Value> = LazyLock::new(|| {
     let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
@@ -32,13 +33,13 @@ pub(crate) fn with_object_meta(schema: Value) -> Value {
     let mut metadata = OBJECT_META.clone();
     if let Some(properties) = metadata.get_mut("properties") {
         for field in ["name", "generateName"] {
-            let own = &schema["properties"]["metadata"]["properties"][field];
+            let own = schema.at("properties").at("metadata").at("properties").at(field);
             if own.is_object() {
                 meta::put(properties, field, own.clone());
             }
         }
     }
-    let mut properties = schema["properties"].as_object().cloned().unwrap_or_default();
+    let mut properties = schema.at("properties").as_object().cloned().unwrap_or_default();
     properties.insert("metadata".to_owned(), metadata);
     meta::put(&mut schema, "properties", Value::Object(properties));
     schema

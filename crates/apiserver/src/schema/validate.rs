@@ -1,46 +1,85 @@
 //! Checking a value against its schema, in Kubernetes' words.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
-use super::{ListType, Schema, Type, format, join, list_key};
-use crate::status::Cause;
+use super::{ListType, Schema, Type, format, list_key};
+use crate::meta::At;
+use crate::place::{Place, shown};
+use crate::status::{Cause, MOST};
 
-/// Broken rules, in the order they were found.
-#[derive(Default)]
+/// How many looks at a value one object may cost. A schema with many branches asks for many of each value.
+const STEPS: usize = 20_000_000;
+
+/// Broken rules, in the order they were found; of very many, the first.
 pub(super) struct Findings {
     pub(super) causes: Vec<Cause>,
+    /// When to stop looking: when there are so many causes, and after so many steps.
+    enough: usize,
+    steps: usize,
 }
 
-impl Findings {
-    fn invalid(&mut self, path: &str, value: &Value, why: &str) {
-        self.causes.push(Cause::invalid(path, value, format!("{path} in body {why}")));
+impl Default for Findings {
+    fn default() -> Self {
+        Self { causes: Vec::new(), enough: MOST.saturating_add(1), steps: STEPS }
     }
 }
 
-pub(super) fn validate(schema: &Schema, value: &Value, path: &str, found: &mut Findings) {
-    if value.is_null() && schema.nullable {
+impl Findings {
+    fn invalid(&mut self, at: &Place<'_>, value: &Value, why: &str) {
+        self.causes.push(Cause::invalid(at.to_string(), value, format!("{at} in body {why}")));
+    }
+
+    /// Whether there is nothing more to look for.
+    fn is_over(&mut self, at: &Place<'_>) -> bool {
+        if self.causes.len() >= self.enough {
+            return true;
+        }
+        let Some(left) = self.steps.checked_sub(1) else {
+            let why = "the object and its schema together are too large to be checked";
+            self.causes.push(Cause { reason: "FieldValueTooMany", message: why.to_owned(), field: at.to_string() });
+            self.enough = self.causes.len();
+            return true;
+        };
+        self.steps = left;
+        false
+    }
+
+    /// Whether a value keeps to a schema, without telling why not.
+    fn holds(&mut self, schema: &Schema, value: &Value, at: &Place<'_>) -> bool {
+        let mut inner = Self { causes: Vec::new(), enough: 1, steps: self.steps };
+        validate(schema, value, at, &mut inner);
+        self.steps = inner.steps;
+        inner.causes.is_empty()
+    }
+}
+
+pub(super) fn validate(schema: &Schema, value: &Value, at: &Place<'_>, found: &mut Findings) {
+    if (value.is_null() && schema.nullable) || found.is_over(at) {
         return;
     }
     if !has_type(schema, value) {
         let (wanted, got) = (wanted_type(schema), type_of(value));
-        let why = format!("{path} in body must be of type {wanted}: \"{got}\"");
-        let cause = Cause::invalid(path, format_args!("\"{got}\""), why);
+        let why = format!("{at} in body must be of type {wanted}: \"{got}\"");
+        let cause = Cause::invalid(at.to_string(), format_args!("\"{got}\""), why);
         found.causes.push(Cause { reason: "FieldValueTypeInvalid", ..cause });
         return;
     }
-    validate_choices(schema, value, path, found);
+    validate_choices(schema, value, at, found);
     match value {
-        Value::Object(fields) => validate_object(schema, fields, path, found),
-        Value::Array(items) => validate_list(schema, value, items, path, found),
-        Value::String(text) => validate_text(schema, value, text, path, found),
-        Value::Number(number) => validate_number(schema, value, number, path, found),
+        Value::Object(fields) => validate_object(schema, fields, at, found),
+        Value::Array(items) => validate_list(schema, value, items, at, found),
+        Value::String(text) => validate_text(schema, value, text, at, found),
+        Value::Number(number) => validate_number(schema, value, number, at, found),
         Value::Bool(_) | Value::Null => {}
     }
-    validate_junctors(schema, value, path, found);
+    validate_junctors(schema, value, at, found);
 }
 
-fn validate_choices(schema: &Schema, value: &Value, path: &str, found: &mut Findings) {
+fn validate_choices(schema: &Schema, value: &Value, at: &Place<'_>, found: &mut Findings) {
     let allowed = &schema.limits.allowed;
+    found.steps = found.steps.saturating_sub(allowed.len());
     if allowed.is_empty() || allowed.contains(value) {
         return;
     }
@@ -48,61 +87,61 @@ fn validate_choices(schema: &Schema, value: &Value, path: &str, found: &mut Find
         Value::String(text) => format!("{text:?}"),
         other => format!("\"{other}\""),
     });
-    let names = names.collect::<Vec<_>>().join(", ");
+    let names = shown(names.collect::<Vec<_>>().join(", "));
     found.causes.push(Cause {
         reason: "FieldValueNotSupported",
-        message: format!("Unsupported value: {value}: supported values: {names}"),
-        field: path.to_owned(),
+        message: format!("Unsupported value: {}: supported values: {names}", shown(value)),
+        field: at.to_string(),
     });
 }
 
-fn validate_object(schema: &Schema, fields: &serde_json::Map<String, Value>, path: &str, found: &mut Findings) {
+fn validate_object(schema: &Schema, fields: &serde_json::Map<String, Value>, at: &Place<'_>, found: &mut Findings) {
+    found.steps = found.steps.saturating_sub(schema.required.len());
     for name in schema.required.iter().filter(|name| !fields.contains_key(*name)) {
-        found.causes.push(Cause::required(join(path, name), ""));
+        if found.is_over(at) {
+            return;
+        }
+        found.causes.push(Cause::required(at.field(name).to_string(), ""));
     }
     let limits = &schema.limits;
     if let Some(most) = limits.max_properties.filter(|most| fields.len() > *most) {
-        found.causes.push(too_many(path, fields.len(), most));
+        found.causes.push(too_many(at, fields.len(), most));
     }
     if let Some(least) = limits.min_properties.filter(|least| fields.len() < *least) {
         let value = Value::Object(fields.clone());
-        found.invalid(path, &value, &format!("should have at least {least} properties"));
+        found.invalid(at, &value, &format!("should have at least {least} properties"));
     }
     for (name, value) in fields {
-        let known = schema.properties.get(name).map(|child| (child, join(path, name)));
         // Kubernetes writes keys of maps in brackets only where rules report them; schema errors join with dots.
-        let child = known.or_else(|| schema.additional.as_deref().map(|child| (child, join(path, name))));
-        if let Some((child, path)) = child {
-            validate(child, value, &path, found);
+        if let Some(child) = schema.field(name) {
+            validate(child, value, &at.field(name), found);
         }
     }
 }
 
-fn validate_list(schema: &Schema, whole: &Value, items: &[Value], path: &str, found: &mut Findings) {
+fn validate_list(schema: &Schema, whole: &Value, items: &[Value], at: &Place<'_>, found: &mut Findings) {
     let limits = &schema.limits;
     if let Some(most) = limits.max_items.filter(|most| items.len() > *most) {
-        found.causes.push(too_many(path, items.len(), most));
+        found.causes.push(too_many(at, items.len(), most));
     }
     if let Some(least) = limits.min_items.filter(|least| items.len() < *least) {
-        found.invalid(path, whole, &format!("should have at least {least} items"));
+        found.invalid(at, whole, &format!("should have at least {least} items"));
     }
+    let mut seen = HashSet::new();
     for (index, item) in items.iter().enumerate() {
-        let at = format!("{path}[{index}]");
-        let earlier = &items[..index];
+        let at = at.item(index);
         let repeated = match &schema.list_type {
-            ListType::Set => earlier.contains(item).then(|| item.clone()),
-            ListType::Map(keys) => {
-                let key = list_key(item, keys);
-                earlier
-                    .iter()
-                    .any(|other| list_key(other, keys) == key)
-                    .then(|| keys.iter().map(|key| (key.clone(), item[key.as_str()].clone())).collect::<Value>())
-            }
-            ListType::Atomic => (limits.unique_items && earlier.contains(item)).then(|| item.clone()),
+            ListType::Set => (!seen.insert(vec![item])).then(|| item.clone()),
+            ListType::Map(keys) => (!seen.insert(list_key(item, keys)))
+                .then(|| keys.iter().map(|key| (key.clone(), item.at(key.as_str()).clone())).collect::<Value>()),
+            ListType::Atomic => (limits.unique_items && !seen.insert(vec![item])).then(|| item.clone()),
         };
         if let Some(repeated) = repeated {
-            let message = format!("Duplicate value: {repeated}");
-            found.causes.push(Cause { reason: "FieldValueDuplicate", message, field: at.clone() });
+            if found.is_over(&at) {
+                return;
+            }
+            let message = format!("Duplicate value: {}", shown(repeated));
+            found.causes.push(Cause { reason: "FieldValueDuplicate", message, field: at.to_string() });
         }
         if let Some(schema) = &schema.items {
             validate(schema, item, &at, found);
@@ -110,89 +149,84 @@ fn validate_list(schema: &Schema, whole: &Value, items: &[Value], path: &str, fo
     }
 }
 
-fn validate_text(schema: &Schema, value: &Value, text: &str, path: &str, found: &mut Findings) {
+fn validate_text(schema: &Schema, value: &Value, text: &str, at: &Place<'_>, found: &mut Findings) {
     let limits = &schema.limits;
     let length = text.chars().count();
     // Of these only the first is told.
     if let Some(most) = limits.max_length.filter(|most| length > *most) {
         let message = format!("Too long: may not be more than {most} bytes");
-        found.causes.push(Cause { reason: "FieldValueTooLong", message, field: path.to_owned() });
+        found.causes.push(Cause { reason: "FieldValueTooLong", message, field: at.to_string() });
     } else if let Some(least) = limits.min_length.filter(|least| length < *least) {
-        found.invalid(path, value, &format!("should be at least {least} chars long"));
+        found.invalid(at, value, &format!("should be at least {least} chars long"));
     } else if let Some(pattern) = limits.pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
-        found.invalid(path, value, &format!("should match '{pattern}'"));
+        found.invalid(at, value, &format!("should match '{pattern}'"));
     }
     if let Some(format) = limits.format.as_ref().filter(|format| !format::holds(format, text)) {
-        found.invalid(path, value, &format!("must be of type {format}: {value}"));
+        found.invalid(at, value, &format!("must be of type {format}: {}", shown(value)));
     }
 }
 
-fn validate_number(schema: &Schema, value: &Value, number: &serde_json::Number, path: &str, found: &mut Findings) {
+fn validate_number(schema: &Schema, value: &Value, number: &serde_json::Number, at: &Place<'_>, found: &mut Findings) {
     let limits = &schema.limits;
     let Some(number) = number.as_f64() else { return };
     if let Some(least) = limits.minimum {
         let exclusive = limits.exclusive_minimum;
         if number < least || (exclusive && number <= least) {
             let than = if exclusive { "greater than" } else { "greater than or equal to" };
-            found.invalid(path, value, &format!("should be {than} {least}"));
+            found.invalid(at, value, &format!("should be {than} {least}"));
         }
     }
     if let Some(most) = limits.maximum {
         let exclusive = limits.exclusive_maximum;
         if number > most || (exclusive && number >= most) {
             let than = if exclusive { "less than" } else { "less than or equal to" };
-            found.invalid(path, value, &format!("should be {than} {most}"));
+            found.invalid(at, value, &format!("should be {than} {most}"));
         }
     }
     if let Some(step) = limits.multiple_of.filter(|step| *step > 0.0) {
         let steps = number / step;
         if (steps - steps.round()).abs() > 1e-9 {
-            found.invalid(path, value, &format!("should be a multiple of {step}"));
+            found.invalid(at, value, &format!("should be a multiple of {step}"));
         }
     }
 }
 
-fn validate_junctors(schema: &Schema, value: &Value, path: &str, found: &mut Findings) {
+fn validate_junctors(schema: &Schema, value: &Value, at: &Place<'_>, found: &mut Findings) {
     for branch in &schema.all_of {
-        validate(branch, value, path, found);
+        validate(branch, value, at, found);
     }
-    let holds = |branch: &Schema| {
-        let mut inner = Findings::default();
-        validate(branch, value, path, &mut inner);
-        inner.causes.is_empty()
-    };
-    let mut broken = |why: String| {
-        let shown =
-            if value.is_object() || value.is_array() { format!("\"{}\"", type_of(value)) } else { value.to_string() };
-        found.causes.push(Cause::invalid(path_or_nil(path), shown, why));
-    };
+    let mut broken = Vec::new();
     // An int-or-string is written as such an anyOf as well, and its type has been checked already.
-    if !schema.any_of.is_empty() && !schema.int_or_string && !schema.any_of.iter().any(holds) {
-        broken(format!("\"{path}\" must validate at least one schema (anyOf)"));
+    let any_of = !schema.any_of.is_empty() && !schema.int_or_string;
+    if any_of && !schema.any_of.iter().any(|branch| found.holds(branch, value, at)) {
+        broken.push(format!("\"{at}\" must validate at least one schema (anyOf)"));
     }
     if !schema.one_of.is_empty() {
-        match schema.one_of.iter().filter(|branch| holds(branch)).count() {
+        match schema.one_of.iter().filter(|branch| found.holds(branch, value, at)).count() {
             1 => {}
-            0 => broken(format!("\"{path}\" must validate one and only one schema (oneOf). Found none valid")),
-            many => {
-                broken(format!(
-                    "\"{path}\" must validate one and only one schema (oneOf). Found {many} valid alternatives"
-                ));
-            }
+            0 => broken.push(format!("\"{at}\" must validate one and only one schema (oneOf). Found none valid")),
+            many => broken.push(format!(
+                "\"{at}\" must validate one and only one schema (oneOf). Found {many} valid alternatives"
+            )),
         }
     }
-    if schema.not.as_deref().is_some_and(holds) {
-        broken(format!("\"{path}\" must not validate the schema (not)"));
+    if schema.not.as_deref().is_some_and(|branch| found.holds(branch, value, at)) {
+        broken.push(format!("\"{at}\" must not validate the schema (not)"));
+    }
+    for why in broken {
+        let shown =
+            if value.is_object() || value.is_array() { format!("\"{}\"", type_of(value)) } else { value.to_string() };
+        found.causes.push(Cause::invalid(path_or_nil(at), shown, why));
     }
 }
 
-fn path_or_nil(path: &str) -> &str {
-    if path.is_empty() { "<nil>" } else { path }
+pub(super) fn path_or_nil(at: &Place<'_>) -> String {
+    if matches!(at, Place::Root) { "<nil>".to_owned() } else { at.to_string() }
 }
 
-fn too_many(path: &str, count: usize, most: usize) -> Cause {
+fn too_many(at: &Place<'_>, count: usize, most: usize) -> Cause {
     let message = format!("Too many: {count}: must have at most {most} items");
-    Cause { reason: "FieldValueTooMany", message, field: path.to_owned() }
+    Cause { reason: "FieldValueTooMany", message, field: at.to_string() }
 }
 
 fn has_type(schema: &Schema, value: &Value) -> bool {

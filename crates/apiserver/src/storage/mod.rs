@@ -253,7 +253,7 @@ impl Store {
         previous: Option<Arc<Stored>>,
         effect: Effect,
     ) -> Arc<Stored> {
-        state.version += 1;
+        state.version = state.version.saturating_add(1);
         let version = state.version;
         meta::set(value, "resourceVersion", Value::String(version.to_string()));
         let object = Arc::new(Stored::new(key.clone(), version, value));

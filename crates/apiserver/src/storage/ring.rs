@@ -47,13 +47,13 @@ impl Ring {
 
     pub(super) fn push(&mut self, change: Change) {
         let weight = change.object.json.len();
-        self.held += weight;
+        self.held = self.held.saturating_add(weight);
         self.changes.push_back((Arc::new(change), weight));
         // The newest stays, however large: a watcher that is up to date must not be lapped by one write.
         while self.changes.len() > self.capacity.changes || (self.held > self.capacity.bytes && self.changes.len() > 1)
         {
             let Some((dropped, weight)) = self.changes.pop_front() else { break };
-            self.held -= weight;
+            self.held = self.held.saturating_sub(weight);
             self.floor = dropped.version;
         }
     }

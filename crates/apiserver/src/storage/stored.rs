@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Key;
 use crate::meta;
+use crate::meta::At;
 
 /// One version of one object, as JSON: a tree of values takes many times as much memory, and most readers want the text.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl Stored {
     pub(crate) fn new(key: Key, version: u64, value: &Value) -> Self {
         let mut json = serde_json::to_vec(value).unwrap_or_default();
         json.shrink_to_fit();
-        let owners = meta::owner_references(value).filter_map(|owner| owner["uid"].as_str());
+        let owners = meta::owner_references(value).filter_map(|owner| owner.at("uid").as_str());
         Self {
             key,
             version,

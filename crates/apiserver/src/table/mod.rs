@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::meta;
+use crate::meta::At;
 pub(crate) use age::human;
 use path::Path;
 
@@ -103,7 +104,7 @@ impl Column {
             return columns;
         };
         columns.extend(raw.iter().map(|raw| {
-            let text = |field: &str| raw[field].as_str().unwrap_or_default();
+            let text = |field: &str| raw.at(field).as_str().unwrap_or_default();
             let source =
                 Path::parse(text("jsonPath")).map_or(Source::Fixed(Value::Null), |path| Source::Paths(vec![path]));
             Self {
@@ -112,7 +113,7 @@ impl Column {
                     "" => format!("Custom resource definition column (in JSONPath format): {}", text("jsonPath")),
                     description => description.to_owned(),
                 },
-                priority: raw["priority"].as_i64().unwrap_or(0),
+                priority: raw.at("priority").as_i64().unwrap_or(0),
                 ..Self::plain(text("name"), ColumnType::parse(text("type")), source)
             }
         }));
@@ -191,19 +192,19 @@ impl ColumnType {
 }
 
 fn event_source(event: &Value) -> Value {
-    let source = if event["source"].is_object() { &event["source"] } else { &event["deprecatedSource"] };
+    let source = if event.at("source").is_object() { event.at("source") } else { event.at("deprecatedSource") };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let reporter = if event["involvedObject"].is_object() { "reportingComponent" } else { "reportingController" };
-    let (who, which) = match text(&source["component"]) {
-        component if component.is_empty() => (text(&event[reporter]), text(&event["reportingInstance"])),
-        component => (component, text(&source["host"])),
+    let reporter = if event.at("involvedObject").is_object() { "reportingComponent" } else { "reportingController" };
+    let (who, which) = match text(source.at("component")) {
+        component if component.is_empty() => (text(event.at(reporter)), text(event.at("reportingInstance"))),
+        component => (component, text(source.at("host"))),
     };
     json!(if which.is_empty() { who } else { format!("{who}, {which}") })
 }
 
 fn event_object(event: &Value) -> Value {
-    let about = if event["involvedObject"].is_object() { &event["involvedObject"] } else { &event["regarding"] };
-    let text = |field: &str| about[field].as_str().unwrap_or_default();
+    let about = if event.at("involvedObject").is_object() { event.at("involvedObject") } else { event.at("regarding") };
+    let text = |field: &str| about.at(field).as_str().unwrap_or_default();
     json!(format!("{}/{}", text("kind").to_lowercase(), text("name")))
 }
 
@@ -234,18 +235,17 @@ pub(crate) fn table(
 
 fn row(columns: &[Column], object: &Value, include: Include, now: Timestamp) -> Value {
     let cells: Vec<_> = columns.iter().map(|column| column.cell(object, now)).collect();
-    let mut row = json!({"cells": cells});
-    match include {
-        Include::None => row["object"] = Value::Null,
-        Include::Metadata => row["object"] = partial(object),
-        Include::Object => row["object"] = object.clone(),
-    }
-    row
+    let shown = match include {
+        Include::None => Value::Null,
+        Include::Metadata => partial(object),
+        Include::Object => object.clone(),
+    };
+    json!({"cells": cells, "object": shown})
 }
 
 /// The object as `PartialObjectMetadata`.
 pub(crate) fn partial(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.at("metadata")})
 }
 
 #[cfg(test)]

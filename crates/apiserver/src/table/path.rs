@@ -1,5 +1,6 @@
 //! The part of `JSONPath` that printer columns use.
 
+use crate::meta::At;
 use serde_json::Value;
 
 /// `.status.conditions[?(@.type=="Ready")].status`, `.spec.list[0]`, `.spec['a.b']`, `.spec.list[*].name`; or a bare
@@ -26,9 +27,9 @@ impl Path {
         let mut rest = text.strip_prefix('$').unwrap_or(text);
         while !rest.is_empty() {
             if let Some(inner) = rest.strip_prefix('[') {
-                let end = closing_bracket(inner)?;
-                steps.push(bracket(&inner[..end])?);
-                rest = &inner[end + 1..];
+                let (within, after) = inner.split_at_checked(closing_bracket(inner)?)?;
+                steps.push(bracket(within)?);
+                rest = after.strip_prefix(']')?;
             } else {
                 let inner = rest.strip_prefix('.').unwrap_or(rest);
                 let mut end = inner.len();
@@ -46,9 +47,10 @@ impl Path {
                 if end == 0 {
                     return None;
                 }
-                let name = inner[..end].replace('\\', "");
+                let (name, after) = inner.split_at_checked(end)?;
+                let name = name.replace('\\', "");
                 steps.push(if name == "*" { Step::All } else { Step::Field(name) });
-                rest = &inner[end..];
+                rest = after;
             }
         }
         Some(Self(steps))
@@ -86,7 +88,7 @@ impl Step {
                 _ => Vec::new(),
             },
             Self::Where(path, wanted) => {
-                let holds = |item: &&Value| path.iter().fold(*item, |value, name| &value[name.as_str()]) == wanted;
+                let holds = |item: &&Value| path.iter().fold(*item, |value, name| value.at(name.as_str())) == wanted;
                 value.as_array().into_iter().flatten().filter(holds).collect()
             }
             Self::Constant(_) => Vec::new(),
@@ -96,14 +98,14 @@ impl Step {
 
 fn closing_bracket(text: &str) -> Option<usize> {
     let mut quote = None;
-    let mut depth = 0;
+    let mut depth = 0_usize;
     for (at, c) in text.char_indices() {
         match (quote, c) {
             (Some(open), c) if c == open => quote = None,
             (None, '"' | '\'') => quote = Some(c),
-            (None, '[') => depth += 1,
+            (None, '[') => depth = depth.saturating_add(1),
             (None, ']') if depth == 0 => return Some(at),
-            (None, ']') => depth -= 1,
+            (None, ']') => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
