@@ -71,7 +71,7 @@ async fn run(args: Args) -> Result<ExitCode> {
             clap_complete::generate(shell, &mut Args::command(), "oncelet", &mut std::io::stdout());
             Ok(())
         }
-        Command::Page(args) => page::print_address(args),
+        Command::Page(args) => page::print_address(args).await,
         Command::Doctor(args) => doctor::run(args).await,
     }?;
     Ok(ExitCode::SUCCESS)
