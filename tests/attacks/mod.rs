@@ -2,6 +2,7 @@
 //! scenario beside the actor. `cargo test -p oncelet-tests --test e2e -- attacks::` runs all of them.
 
 mod host;
+mod machine;
 
 use crate::scenarios::scenarios;
 
@@ -10,5 +11,13 @@ scenarios! {
     host::{
         a_network_name_cannot_reach_another_part_of_the_engine,
         an_env_file_without_an_end_is_refused_at_once,
+    },
+    machine::{
+        the_tokens_of_the_page_and_of_the_api_open_only_their_own_door,
+        a_token_of_the_page_ends_with_its_daemon,
+        a_stranger_on_the_port_of_a_killed_daemon_is_given_no_token,
+        the_browser_is_started_without_the_token_in_its_arguments,
+        the_page_is_served_to_no_other_site,
+        no_token_is_in_the_log_however_much_is_logged,
     },
 }

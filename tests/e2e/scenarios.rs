@@ -55,6 +55,7 @@ impl Scenario {
             "an_engine_behind_ssh_is_like_one_here",
             "one_daemon_works_with_docker_and_podman",
             "the_page_works_with_five_thousand_objects",
+            "attacks::the_tokens_of_the_page_and_of_the_api_open_only_their_own_door",
         ]
         .contains(&self.name)
     }

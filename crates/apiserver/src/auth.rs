@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::{fs, io};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, header};
+use ring::hmac;
 use subtle::ConstantTimeEq;
 
 use crate::Error;
@@ -21,7 +24,8 @@ pub(crate) struct Certified;
 pub struct Token(String);
 
 impl Token {
-    pub(crate) fn new(token: String) -> Self {
+    /// The token that this text is.
+    pub fn new(token: String) -> Self {
         Self(token)
     }
 
@@ -38,6 +42,18 @@ impl Token {
         Ok(Self::new(token))
     }
 
+    /// A token that ends with the process: 256 random bits, in memory alone.
+    pub fn fresh() -> Result<Self, Error> {
+        random_token().map(Self::new).map_err(Error::Tls)
+    }
+
+    /// Shows to somebody who has the token that this is one who has it too, without showing it to anybody: a keyed hash of the
+    /// challenge. A challenge is used once.
+    pub fn proof(&self, challenge: &str) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_bytes());
+        URL_SAFE_NO_PAD.encode(hmac::sign(&key, format!("oncelet proof {challenge}").as_bytes()))
+    }
+
     /// The token itself.
     pub fn expose(&self) -> &str {
         &self.0
@@ -52,11 +68,10 @@ impl Token {
 }
 
 fn random_token() -> Result<String, rustls::Error> {
-    use base64::Engine;
     let mut bytes = [0u8; 32];
     let random = rustls::crypto::ring::default_provider().secure_random;
     random.fill(&mut bytes).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
-    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 #[cfg(test)]
@@ -77,6 +92,17 @@ mod tests {
             assert!(!admits(wrong), "{wrong}");
         }
         assert!(!token.admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_proof_depends_on_the_token_and_on_the_challenge_and_shows_neither() {
+        let (one, other) = (Token::fresh().unwrap(), Token::fresh().unwrap());
+        assert_ne!(one.expose(), other.expose());
+        let proof = one.proof("a");
+        assert_eq!(proof, one.proof("a"));
+        assert_ne!(proof, one.proof("b"));
+        assert_ne!(proof, other.proof("a"));
+        assert!(!proof.contains(one.expose()));
     }
 
     #[test]

@@ -92,11 +92,6 @@ impl Server {
         url(self.address)
     }
 
-    /// The bearer token of its clients, as in the kubeconfig.
-    pub fn token(&self) -> Token {
-        self.app.token.clone()
-    }
-
     /// Serves until `shutdown`. Open watches end cleanly then, and running requests get a moment to finish.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), Error> {
         let app = Arc::clone(&self.app);

@@ -79,7 +79,7 @@ pub(crate) enum Command {
     /// Print the address of the page that a daemon serves, with the token that lets a browser in
     #[command(after_help = "Examples:\n  \
         oncelet page\n  \
-        xdg-open \"$(oncelet page)\"")]
+        oncelet page --open")]
     Page(Page),
     /// Print a script that completes oncelet's commands in a shell
     #[command(after_help = "Examples:\n  \
@@ -187,6 +187,9 @@ pub(crate) struct Exec {
 
 #[derive(ClapArgs)]
 pub(crate) struct Page {
+    /// Open the page in the browser (BROWSER, or the usual one) instead of printing its address
+    #[arg(long)]
+    pub(crate) open: bool,
     #[command(flatten)]
     pub(crate) data: DataDir,
 }

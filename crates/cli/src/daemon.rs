@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use kube::Client;
-use oncelet_apiserver::{Server, Token};
+use oncelet_apiserver::Server;
 use oncelet_controller::{Access, Progress};
 use oncelet_engine::{Endpoint, Engine};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +18,7 @@ use crate::log_part;
 use crate::logging;
 use crate::objects::{ENGINE_EXTENSION, config_from};
 use crate::output::one_line;
-use crate::page::{self, PageAddress};
+use crate::page::{self, Door, PageAddress};
 use crate::paths::Paths;
 use crate::policy;
 use crate::session::Session;
@@ -49,7 +49,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
         now,
     })
     .await?;
-    let (url, token) = (server.url(), server.token());
+    let url = server.url();
     // The server outlives the controller, whose last writes it still takes.
     let server_shutdown = CancellationToken::new();
     let serving = tokio::spawn(server.serve(server_shutdown.clone()));
@@ -57,8 +57,8 @@ pub(crate) async fn up(args: Up) -> Result<()> {
     let client = client_from(&kubeconfig).await?;
     let session = Session::begin(&paths.sessions())?;
     tokio::spawn(Session::clear_earlier(paths.sessions(), engine.clone()));
-    let page = serve_page(args.page, &client, &[], &engine, &paths, || Ok(token), &shutdown).await;
-    print_welcome(&url, page.as_deref(), &kubeconfig, &paths, &engine).await;
+    let page = serve_page(args.page, &client, &[], &engine, &paths, &shutdown).await;
+    print_welcome(&url, page.as_ref().map(|page| page.url.as_str()), &kubeconfig, &paths, &engine).await;
     let (traces, steps) = Traces::begin()?;
     let config = oncelet_controller::Config {
         client,
@@ -89,9 +89,7 @@ pub(crate) async fn controller(args: Controller) -> Result<()> {
         Some(path) => client_from(path).await?,
         None => Client::try_default().await.context("no kubeconfig was found; say where with --kubeconfig")?,
     };
-    // The cluster's token is not ours to give away. Kept, so that an open page goes on after the next start.
-    let token = || Ok(Token::kept(&paths.page_token())?);
-    serve_page(args.page, &client, &namespaces, &engine, &paths, token, &shutdown).await;
+    let _page = serve_page(args.page, &client, &namespaces, &engine, &paths, &shutdown).await;
     // Its objects outlive it, and so do their containers.
     let (traces, steps) = Traces::begin()?;
     let store_dir = paths.store();
@@ -133,23 +131,20 @@ async fn run_controller(config: oncelet_controller::Config, traces: Traces, shut
     Ok(())
 }
 
-/// Serves the page where it is wanted, and returns its address. Runs go on without it.
+/// Serves the page where it is wanted, and returns the way to it, which is closed when that is dropped. Runs go on without it.
 async fn serve_page(
     address: PageAddress,
     client: &Client,
     namespaces: &[String],
     engine: &Engine,
     paths: &Paths,
-    token: impl FnOnce() -> Result<Token>,
     shutdown: &CancellationToken,
-) -> Option<String> {
+) -> Option<Door> {
     let PageAddress::At(address) = address else { return None };
-    let serving =
-        async { page::serve(address, client.clone(), namespaces.to_vec(), engine.clone(), paths, token()?, shutdown.clone()).await };
-    match serving.await {
-        Ok(url) => {
-            tracing::info!("the page is at {url}; the command oncelet page prints how to get in");
-            Some(url)
+    match page::serve(address, client.clone(), namespaces.to_vec(), engine.clone(), paths, shutdown.clone()).await {
+        Ok(door) => {
+            tracing::info!("the page is at {}; the command oncelet page prints how to get in", door.url);
+            Some(door)
         }
         Err(error) => {
             tracing::warn!("{}", one_line(&error));

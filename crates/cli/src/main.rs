@@ -72,7 +72,7 @@ async fn run(args: Args) -> Result<ExitCode> {
             clap_complete::generate(shell, &mut Args::command(), "oncelet", &mut std::io::stdout());
             Ok(())
         }
-        Command::Page(args) => page::print_address(args),
+        Command::Page(args) => page::print_address(args).await,
         Command::Policy(PolicyCommand::Check(args)) => {
             let is_allowed = policy::check(args).await?;
             return Ok(if is_allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE });

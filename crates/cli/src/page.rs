@@ -2,16 +2,20 @@
 //!
 //! It is served in plain HTTP, and so on this machine alone. Its files hold nothing; all data is under `/data`, for whoever
 //! has the token. The token comes to the browser in the part of the address that is never sent (`#token=…`), and goes back in
-//! the `Authorization` header, so that no other site can ask in its name.
+//! the `Authorization` header, so that no other site can ask in its name. It is good for this page alone and ends with the
+//! daemon: an open tab goes on sending it to whoever listens at the port later.
 //!
 //! | request | answer |
 //! |---|---|
+//! | `GET /proof?of=CHALLENGE` | without the token: that the daemon has it, see [`door`] |
 //! | `GET /data/feed` | the objects and their changes, a JSON object a line, see [`feed`] |
 //! | `GET /data/execs/NS/NAME`, `…/containers/NS/NAME` | everything that there is to say about one, see [`story`] |
 //! | `GET /data/runs/RUN/log` | what it wrote and writes, a JSON object a line, see [`log`] |
 //! | `POST /data/execs/NS/NAME/rerun`, `…/stop` | asks for it, as the commands and `spec.stop` do |
 //! | `POST /data/runs/RUN/forget` | as `oncelet runs forget` |
 
+mod browser;
+mod door;
 mod feed;
 mod log;
 mod story;
@@ -21,7 +25,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use axum::body::Body;
 use axum::extract::{self, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -34,18 +38,18 @@ use futures::Stream;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use oncelet_api::ContainerExec;
-use oncelet_apiserver::{Token, Visitor, serve_plain, write_private};
+use oncelet_apiserver::{Token, Visitor, serve_plain};
 use oncelet_core::RunId;
 use oncelet_engine::Engine;
-use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::args;
 use crate::ask;
 use crate::paths::Paths;
 use crate::runs::decide;
+
+pub(crate) use door::{Door, print_address};
 
 /// Where the page is served, if it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,48 +91,23 @@ struct Page {
 
 type Shared = State<Arc<Page>>;
 
-/// Serves the page until the end, and returns its address.
+/// Serves the page until the end. What is returned leads to it, until it is dropped.
 pub(crate) async fn serve(
     address: SocketAddr,
     client: Client,
     namespaces: Vec<String>,
     engine: Engine,
     paths: &Paths,
-    token: Token,
     shutdown: CancellationToken,
-) -> Result<String> {
+) -> Result<Door> {
     let cannot =
         || format!("the page cannot be served at {address}; choose another address with --page, or --page off");
     let listener = TcpListener::bind(address).await.with_context(cannot)?;
-    let url = format!("http://{}/", listener.local_addr()?);
-    let secret = Address { url: url.clone(), token: token.expose().to_owned() };
-    write_private(&paths.page(), &serde_json::to_vec(&secret)?)?;
+    let token = Token::fresh()?;
+    let door = Door::open(paths, &format!("http://{}/", listener.local_addr()?), &token)?;
     let page = Page { client, namespaces, store_dir: paths.store(), engine, token, shutdown: shutdown.clone() };
     tokio::spawn(serve_plain(listener, router(Arc::new(page)), shutdown));
-    Ok(url)
-}
-
-/// Where a daemon serves the page, and what opens it: in a file that only its owner can read.
-#[derive(Serialize, serde::Deserialize)]
-struct Address {
-    url: String,
-    token: String,
-}
-
-/// Prints the address with which a browser is let in.
-pub(crate) fn print_address(args: args::Page) -> Result<()> {
-    let file = Paths::new(args.data)?.page();
-    let text = match std::fs::read(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!("no oncelet has served a page from this data directory; start oncelet up")
-        }
-        Err(error) => return Err(error).with_context(|| format!("{} cannot be read", file.display())),
-    };
-    let Address { url, token } =
-        serde_json::from_slice(&text).with_context(|| format!("{} is not what oncelet wrote", file.display()))?;
-    println!("{url}#token={token}");
-    Ok(())
+    Ok(door)
 }
 
 fn router(page: Arc<Page>) -> Router {
@@ -141,7 +120,12 @@ fn router(page: Arc<Page>) -> Router {
         .route("/runs/{run}/log", get(log::log))
         .route("/runs/{run}/forget", post(forget))
         .layer(middleware::from_fn_with_state(page.clone(), only_with_token));
-    Router::new().nest("/data", data).fallback(get(file)).layer(middleware::from_fn(on_this_machine)).with_state(page)
+    Router::new()
+        .nest("/data", data)
+        .route("/proof", get(door::prove))
+        .fallback(get(file))
+        .layer(middleware::from_fn(on_this_machine))
+        .with_state(page)
 }
 
 /// The files of the page.
@@ -195,6 +179,9 @@ fn is_this_machine(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
+const DEAD_TOKEN: &str = "This is not the token of the oncelet that runs now: each start has a new one. Open the page again \
+                          with the command oncelet page --open, or paste here what oncelet page prints.";
+
 async fn only_with_token(State(page): Shared, headers: HeaderMap, request: Request, next: Next) -> Response {
     if page.token.admits(&headers) {
         if let Some(visitor) = request.extensions().get::<Visitor>() {
@@ -202,7 +189,7 @@ async fn only_with_token(State(page): Shared, headers: HeaderMap, request: Reque
         }
         return next.run(request).await;
     }
-    Refusal::new(StatusCode::UNAUTHORIZED, "this is not the page's token; see: oncelet page").into_response()
+    Refusal::new(StatusCode::UNAUTHORIZED, DEAD_TOKEN).into_response()
 }
 
 /// Why something is not done, as the page shows it.

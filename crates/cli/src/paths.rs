@@ -37,13 +37,18 @@ impl Paths {
         self.data_dir.join("apiserver")
     }
 
-    /// Where the page was last served, with its token.
+    /// Where the page is served, with its token, as long as it is.
     pub(crate) fn page(&self) -> PathBuf {
         self.data_dir.join("page.json")
     }
 
-    /// The page's token where the API server is not ours.
-    pub(crate) fn page_token(&self) -> PathBuf {
+    /// What leads a browser to the page.
+    pub(crate) fn page_redirect(&self) -> PathBuf {
+        self.data_dir.join("page.html")
+    }
+
+    /// Where earlier releases kept a token of the page.
+    pub(crate) fn old_page_token(&self) -> PathBuf {
         self.data_dir.join("page-token")
     }
 

@@ -74,7 +74,9 @@ pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Act
         Ok(None) => return Ok(Action::requeue(STALE)),
         Err(error) => return publish(&ctx, &container, Err(Trouble::engine(&error)), None).await,
     };
-    if !plan::makes(&container)
+    // One that another oncelet made may be taken over, too: see the adopt annotation.
+    let is_theirs = |found: &EngineContainer| label(found, LABEL_STORE) != store.as_deref();
+    if (!plan::makes(&container) || found.as_ref().is_some_and(is_theirs))
         && let Err(trouble) = policy::adopt(&ctx, &container, found.as_ref()).await
     {
         return refuse(&ctx, &container, trouble).await;

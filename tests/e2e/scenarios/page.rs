@@ -196,8 +196,10 @@ pub(crate) fn the_page_goes_on_after_a_restart_and_shows_what_was_restored(world
     let browser = open(world);
     choose(world, &browser, "seed");
 
-    // The application and oncelet are started again; the page is as it was left.
-    address(world).split('/').nth(2).unwrap().clone_into(&mut world.page);
+    // The application and oncelet are started again. The tab has the token of the one before, which lets nobody in any more, and
+    // says what to do.
+    let before = address(world);
+    before.split('/').nth(2).unwrap().clone_into(&mut world.page);
     world.kill();
     browser.reads("#line.bad", "oncelet");
     world.start();
@@ -205,7 +207,14 @@ pub(crate) fn the_page_goes_on_after_a_restart_and_shows_what_was_restored(world
         world.delete("seed");
     }
     world.run("seed", &db, &sh("echo seeded >> /data/runs.log"));
+    browser.reads("#enter .bad", "oncelet page --open");
+    assert_eq!(browser.js("sessionStorage.getItem('token')"), Value::Null);
+    // The new address in the same tab is enough.
+    let after = address(world);
+    assert_ne!(after, before);
+    browser.open(&after);
     browser.reads("#line", "live");
+    browser.sees("!document.querySelector('#enter').open");
     choose(world, &browser, "seed");
     browser.reads("#detail .state", "restored: exit 0");
     browser.reads("#detail .why", "seed was not started");

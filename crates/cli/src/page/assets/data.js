@@ -13,6 +13,12 @@ export function takeToken(text = location.hash) {
   return Boolean(token.value);
 }
 
+// A token that was refused is of an oncelet that has ended: nobody is sent it again.
+export function dropToken() {
+  sessionStorage.removeItem("token");
+  token.value = "";
+}
+
 export class Refused extends Error {
   constructor(code, message) {
     super(message);
@@ -100,6 +106,7 @@ export class Objects extends EventTarget {
       } catch (error) {
         if (signal.aborted) return;
         if (error.code === 401) {
+          dropToken();
           this.#ended = null;
           this.#let = false;
           this.#say("refused", error.message);

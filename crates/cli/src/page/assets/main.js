@@ -203,6 +203,12 @@ $("#enter").addEventListener("close", () => {
   if (taken) objects.start();
   else enter("That is neither the address nor the token.");
 });
+// The address with a new token, given to this tab.
+addEventListener("hashchange", () => {
+  if (!location.hash.includes("token=") || !takeToken()) return;
+  if ($("#enter").open) $("#enter").close();
+  else objects.start();
+});
 $("#enter").addEventListener("cancel", (event) => event.preventDefault());
 
 theme();
