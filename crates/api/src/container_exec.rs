@@ -158,7 +158,8 @@ pub struct ContainerExecSpec {
     /// What the memory is tied to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
-    /// How many bytes of stdout and of stderr are kept; by default all. What comes after is counted and dropped.
+    /// How many bytes of stdout and of stderr are kept, from the first on; by default 104857600 (100 MiB). The last 8 KiB are kept
+    /// besides, and what is between is counted and dropped. 0 keeps nothing at all.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_limit_bytes: Option<i64>,
@@ -393,11 +394,15 @@ pub struct EffectiveVar {
 pub struct Output {
     /// How many bytes it wrote.
     pub bytes: i64,
-    /// Whether less than that was kept: because of logLimitBytes, or because the container's disk had no room for it.
+    /// Whether it is longer than what was kept from its beginning: because of logLimitBytes, or because the container's disk had
+    /// no room for it.
     pub truncated: bool,
+    /// How many bytes are missing between what was kept of its beginning and of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_bytes: Option<i64>,
     /// Whether processes that the program left behind still held it open when the program ended. What they write is discarded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held_open: bool,
-    /// Its last 2 KiB as text.
+    /// Its last 2 KiB as text, with U+FFFD for control characters.
     pub tail: String,
 }

@@ -171,6 +171,9 @@ pub(crate) struct Exec {
     /// The user in the container to run as
     #[arg(short, long)]
     pub(crate) user: Option<String>,
+    /// How many bytes of stdout and of stderr are kept, from the first on [default: 104857600, which is 100 MiB]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) log_limit: Option<i64>,
     /// Start the program only once this TCP port of the container accepts connections, at another address than 127.0.0.1
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) wait_for_port: Option<u16>,

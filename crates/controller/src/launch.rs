@@ -66,6 +66,7 @@ pub(crate) async fn launch(
         object_uid: spec.uid.clone(),
         program: spec.program.clone(),
         effective: resolved.effective.clone(),
+        log_limit: Some(convert::log_limit(exec)),
         claimed_at: now,
         container_started_at: match container.state {
             ContainerState::Running { started_at } => started_at,
@@ -85,6 +86,7 @@ pub(crate) async fn launch(
             object_uid: spec.uid,
             program: spec.program,
             effective: description.effective.clone(),
+            log_limit: convert::log_limit(exec),
             capture: match &watcher {
                 Watcher::Supervisor(_) | Watcher::Record => Capture::Supervised,
                 Watcher::Daemon { reason } => Capture::Attached { reason: reason.clone() },
@@ -105,7 +107,7 @@ pub(crate) async fn launch(
             if gives_up("exec-recorded") {
                 return Shown::again();
             }
-            let run = Run { lease, care, log_limit: convert::log_limit(exec) };
+            let run = Run { lease, care, log_limit: record.log_limit };
             match watcher {
                 Watcher::Supervisor(_) => {
                     let stdin = stdin.map(|input| uploads::source(&ctx.client, exec, input));
@@ -205,7 +207,7 @@ async fn create_exec(
                 timeout: convert::timeout(exec),
                 grace: convert::grace(exec),
                 stdin: stdin.map(|StdinDigest { bytes, sha256 }| supervise::StdinDigest { bytes, sha256 }),
-                log_limit: convert::log_limit(exec),
+                log_limit: description.log_limit,
                 // A value of plain structs always has a form in JSON.
                 description: serde_json::to_value(description).unwrap_or_default(),
             };

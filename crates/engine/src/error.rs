@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::ContainerId;
+use crate::words::shown;
 
 type Source = Arc<dyn std::error::Error + Send + Sync>;
 
@@ -176,7 +177,8 @@ impl Error {
         use bollard::errors::Error as Bollard;
         match error {
             Bollard::DockerResponseServerError { status_code, message } => {
-                Self::Rejected { status: status_code, message }
+                // It may repeat what it found in a container.
+                Self::Rejected { status: status_code, message: shown(&message) }
             }
             Bollard::HyperLegacyError { .. }
             | Bollard::HyperResponseError { .. }

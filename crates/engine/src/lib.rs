@@ -44,6 +44,7 @@ mod shared;
 mod start_failure;
 mod starts;
 pub mod supervise;
+mod words;
 
 pub use container::{
     Container, ContainerId, ContainerState, Health, Healthcheck, InvalidContainerId, Mount, MountKind, NetworkRequest,

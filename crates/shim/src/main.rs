@@ -65,7 +65,9 @@ fn carry_out(order: Order) -> Result<ExitCode, String> {
             let terms = run::Terms { nonce, timeout_seconds, grace_seconds, stdin, log_limit, description };
             run::run(&place, &terms, &command)
         }
-        Task::Follow { place, stdout_from, stderr_from } => follow::follow(&place, [stdout_from, stderr_from]),
+        Task::Follow { place, stdout_from, stderr_from, log_limit } => {
+            follow::follow(&place, [stdout_from, stderr_from], log_limit.unwrap_or(u64::MAX))
+        }
         Task::Stop { place, by, grace_seconds } => stop::stop(&place, by, grace_seconds),
         Task::Clean { places } => disk::clean(&places).map(done),
         Task::AwaitPort { port, stable_ms, limit_ms } => {

@@ -3,16 +3,17 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
-use oncelet_shim::{Place, Stream};
+use oncelet_shim::{LONGEST_SEGMENT, Place, Stream};
+use rustix::fs::OFlags;
 
 use crate::{disk, limits};
 
-/// How long a segment is at most.
-const LARGEST: u64 = 1024 * 1024;
-/// Shorter ones are not worth a file.
+/// How many entries of the spool are looked at: the program may have put others there.
+const MOST: usize = 65_536;
+/// Shorter segments are not worth a file.
 const SMALLEST: u64 = 4096;
 /// After how long it is looked again whether there is room.
 const RETRY: Duration = Duration::from_millis(100);
@@ -48,7 +49,7 @@ impl Spool {
     /// Makes an empty one.
     pub(crate) fn make(place: &Place) -> io::Result<Self> {
         DirBuilder::new().mode(0o700).create(place.spool())?;
-        let largest = limits::largest_file().unwrap_or(u64::MAX).min(LARGEST);
+        let largest = limits::largest_file().unwrap_or(u64::MAX).min(LONGEST_SEGMENT);
         Ok(Self { place: place.clone(), largest, segments: Default::default(), full_until: None, removed: 0 })
     }
 
@@ -180,7 +181,7 @@ impl Spool {
 
 /// The segments on the disk, in order.
 fn list(place: &Place) -> Vec<(Stream, u64)> {
-    let entries = fs::read_dir(place.spool()).into_iter().flatten();
+    let entries = fs::read_dir(place.spool()).into_iter().flatten().take(MOST);
     let mut all: Vec<_> = entries.filter_map(|entry| Place::parse_segment(entry.ok()?.file_name().to_str()?)).collect();
     all.sort_unstable_by_key(|(stream, begin)| (*stream as usize, *begin));
     all
@@ -230,7 +231,7 @@ impl Reader {
         let last = list(&self.place).into_iter().rfind(|(stream, _)| *stream == self.stream);
         let end = last.and_then(|(stream, begin)| {
             let length = fs::symlink_metadata(self.place.segment(stream, begin)).ok()?.len();
-            Some(begin + length)
+            Some(begin.saturating_add(length.min(LONGEST_SEGMENT)))
         });
         end.unwrap_or_default().saturating_sub(self.offset)
     }
@@ -248,9 +249,12 @@ impl Reader {
                     None => return 0,
                 },
             };
-            let read = file.read_at(buffer, self.offset - begin).unwrap_or_default();
+            // The program could have made it longer.
+            let most = LONGEST_SEGMENT.saturating_sub(self.offset - begin);
+            let most = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
+            let read = file.read_at(&mut buffer[..most], self.offset - begin).unwrap_or_default();
             self.offset += read as u64;
-            if read > 0 || self.offset == begin {
+            if read > 0 || self.offset == begin || buffer.is_empty() {
                 return read;
             }
             // At its end: the next one begins here, once it is there.
@@ -271,7 +275,10 @@ impl Reader {
     }
 
     fn open_segment(&self, begin: u64) -> Option<(u64, File)> {
-        let file = disk::private().read(true).open(self.place.segment(self.stream, begin)).ok()?;
-        Some((begin, file))
+        // A link is not followed, and a FIFO that the program has put there is not waited for.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let path = self.place.segment(self.stream, begin);
+        let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path).ok()?;
+        file.metadata().ok()?.is_file().then_some((begin, file))
     }
 }

@@ -31,6 +31,7 @@ fn record(state: RunState) -> Box<RunRecord> {
         },
         capture: Capture::Supervised,
 
+        log_limit: None,
         marked_at: None,
         attempt: 1,
         claimed_at: NOON,

@@ -120,7 +120,7 @@ impl Engine {
         match self.answer_to(supervisor, Task::Probe { place: Place::new(container.as_str(), "") }, None, TASK).await {
             Ok(Frame::Hello(_)) => Ok(()),
             Ok(Frame::Unusable(refusal)) => Err(impossible(container, &refusal.message)),
-            Ok(other) => Err(impossible(container, &format!("it answered {other:?}"))),
+            Ok(other) => Err(impossible(container, &format!("it answered with {}", other.name()))),
             Err(Error::Supervisor { message, .. }) => {
                 Err(impossible(container, &format!("it does not run there: {message}")))
             }

@@ -45,6 +45,7 @@ pub(crate) fn new_run(key: RunKey) -> NewRun {
             )],
             stdin: None,
         },
+        log_limit: 1 << 20,
         now: at(1),
     }
 }
