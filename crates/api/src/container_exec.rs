@@ -79,6 +79,7 @@ use crate::{EnvVar, Stdin};
     validation = immutable("args"),
     validation = immutable("env"),
     validation = immutable("envFiles"),
+    validation = immutable("envFilesVisible"),
     validation = immutable("workingDirectory"),
     validation = immutable("user"),
     validation = immutable("stdin"),
@@ -134,6 +135,9 @@ pub struct ContainerExecSpec {
     #[schemars(length(max = 100), inner(length(min = 1, max = 4096)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_files: Vec<String>,
+    /// Whether values from envFiles are shown in the status and kept in records; by default they are secrets, as those of a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_files_visible: Option<bool>,
     /// The directory in the container to start in; by default the container's own.
     #[schemars(length(min = 1, max = 4096))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -384,7 +388,7 @@ pub struct ContainerExecStatus {
 pub struct EffectiveVar {
     /// Its name.
     pub name: String,
-    /// Its value; what came from a Secret stands as <from secret NAME/KEY>.
+    /// Its value; what came from a Secret stands as <from secret NAME/KEY>, from envFiles as <from env file PATH/NAME>.
     pub value: String,
 }
 

@@ -65,7 +65,8 @@ pub(crate) async fn launch(
         key: key.clone(),
         object_uid: spec.uid.clone(),
         program: spec.program.clone(),
-        effective: resolved.effective.clone(),
+        // No hash of a secret leaves the store.
+        effective: resolved.effective.clone().without_hashes(),
         log_limit: Some(convert::log_limit(exec)),
         claimed_at: now,
         container_started_at: match container.state {
@@ -73,6 +74,7 @@ pub(crate) async fn launch(
             _ => None,
         },
     };
+    let effective = resolved.effective.clone();
     let stdin = resolved.stdin.take();
     let digest = stdin.as_ref().map(Input::digest);
     let new_exec = new_exec(&spec, resolved);
@@ -85,7 +87,7 @@ pub(crate) async fn launch(
             engine_id: Some(engine_id),
             object_uid: spec.uid,
             program: spec.program,
-            effective: description.effective.clone(),
+            effective,
             log_limit: convert::log_limit(exec),
             capture: match &watcher {
                 Watcher::Supervisor(_) | Watcher::Record => Capture::Supervised,

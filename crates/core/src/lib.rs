@@ -28,7 +28,7 @@ pub use key::{InvalidName, RunKey, RunName};
 pub use port::{SeenPort, WantedPort, port_ready};
 pub use program::{EnvVar, Fingerprint, Program, Stdin, StdinDigest, ValueSource};
 pub use recovery::{ExecHint, Verdict, judge};
-pub use resolve::{Effective, Input, MissingInput, Resolved, Shown, ShownStdin, Sources, resolve};
+pub use resolve::{Effective, Input, MissingInput, Resolved, SecretHash, Shown, ShownStdin, Sources, resolve};
 pub use run::{Capture, DEFAULT_LOG_LIMIT, EndedBy, IllegalEvent, Outcome, RunEvent, RunId, RunRecord, RunState};
 pub use spec::{ExecSpec, OnChange, RunPolicy, Scope};
 pub use supervised::{Description, Finding, Gate, Life, Witnessed, abandoned, examine};
