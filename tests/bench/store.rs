@@ -91,6 +91,7 @@ async fn claim(store: &Store, name: String) -> Lease {
         object_uid: "11111111-2222-3333-4444-555555555555".into(),
         program: Program { command: "psql".into(), args: vec!["-f".into(), "/seed.sql".into()], ..Program::default() },
         effective: Effective { args: Vec::new(), env: Vec::new(), stdin: None },
+        log_limit: oncelet_core::DEFAULT_LOG_LIMIT,
         capture: Capture::Supervised,
         now: Timestamp::now(),
     };

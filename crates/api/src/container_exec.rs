@@ -79,6 +79,7 @@ use crate::{EnvVar, Stdin};
     validation = immutable("args"),
     validation = immutable("env"),
     validation = immutable("envFiles"),
+    validation = immutable("envFilesVisible"),
     validation = immutable("workingDirectory"),
     validation = immutable("user"),
     validation = immutable("stdin"),
@@ -134,6 +135,9 @@ pub struct ContainerExecSpec {
     #[schemars(length(max = 100), inner(length(min = 1, max = 4096)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_files: Vec<String>,
+    /// Whether values from envFiles are shown in the status and kept in records; by default they are secrets, as those of a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_files_visible: Option<bool>,
     /// The directory in the container to start in; by default the container's own.
     #[schemars(length(min = 1, max = 4096))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,7 +162,8 @@ pub struct ContainerExecSpec {
     /// What the memory is tied to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
-    /// How many bytes of stdout and of stderr are kept; by default all. What comes after is counted and dropped.
+    /// How many bytes of stdout and of stderr are kept, from the first on; by default 104857600 (100 MiB). The last 8 KiB are kept
+    /// besides, and what is between is counted and dropped. 0 keeps nothing at all.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_limit_bytes: Option<i64>,
@@ -383,7 +388,7 @@ pub struct ContainerExecStatus {
 pub struct EffectiveVar {
     /// Its name.
     pub name: String,
-    /// Its value; what came from a Secret stands as <from secret NAME/KEY>.
+    /// Its value; what came from a Secret stands as <from secret NAME/KEY>, from envFiles as <from env file PATH/NAME>.
     pub value: String,
 }
 
@@ -393,11 +398,15 @@ pub struct EffectiveVar {
 pub struct Output {
     /// How many bytes it wrote.
     pub bytes: i64,
-    /// Whether less than that was kept: because of logLimitBytes, or because the container's disk had no room for it.
+    /// Whether it is longer than what was kept from its beginning: because of logLimitBytes, or because the container's disk had
+    /// no room for it.
     pub truncated: bool,
+    /// How many bytes are missing between what was kept of its beginning and of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_bytes: Option<i64>,
     /// Whether processes that the program left behind still held it open when the program ended. What they write is discarded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held_open: bool,
-    /// Its last 2 KiB as text.
+    /// Its last 2 KiB as text, with U+FFFD for control characters.
     pub tail: String,
 }

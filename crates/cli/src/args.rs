@@ -175,6 +175,9 @@ pub(crate) struct Exec {
     /// The user in the container to run as
     #[arg(short, long)]
     pub(crate) user: Option<String>,
+    /// How many bytes of stdout and of stderr are kept, from the first on [default: 104857600, which is 100 MiB]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) log_limit: Option<i64>,
     /// Start the program only once this TCP port of the container accepts connections, at another address than 127.0.0.1
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) wait_for_port: Option<u16>,
@@ -197,9 +200,11 @@ pub(crate) struct Page {
 #[derive(Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Say what the objects of a file are allowed, line by line, and what a rule would have to say for the rest; nothing is made
-    #[command(after_help = "Exit codes: 0 where all is allowed, 1 where something is refused or the check failed.\n\nExamples:\n  \
+    #[command(
+        after_help = "Exit codes: 0 where all is allowed, 1 where something is refused or the check failed.\n\nExamples:\n  \
         oncelet policy check --policy policy.yaml -f seed.yaml --namespace team-a\n  \
-        kubectl get cexec seed -o yaml | oncelet policy check --policy policy.yaml -f -")]
+        kubectl get cexec seed -o yaml | oncelet policy check --policy policy.yaml -f -"
+    )]
     Check(PolicyCheck),
 }
 

@@ -276,7 +276,7 @@ impl<'a> Follow<'a> {
                 if let Some(code) = self.finish_printing().await {
                     return Ok(Some(code));
                 }
-                for text in [tracker::drift(&status), message].into_iter().flatten() {
+                for text in [tracker::incomplete(&status), tracker::drift(&status), message].into_iter().flatten() {
                     self.line.say(&format!("{}: {text}", self.name));
                 }
                 return Ok(Some(code.unwrap_or(NOT_KNOWN)));

@@ -23,7 +23,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use oncelet_apiserver::{Part, PartQuery, PartRefusal, PartSource, PartStream};
 use oncelet_core::{RunId, RunName, RunRecord};
-use oncelet_store::{Chunk, LogReader, Store, StoreError, Stream};
+use oncelet_store::{Chunk, Store, StoreError, Stream};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -59,9 +59,8 @@ impl PartSource for Logs {
             let store = Store::open_reader(&dir).await.map_err(|error| unavailable(&error))?;
             let record = store.run(run).await.map_err(|error| unavailable(&error))?;
             // A run of another object is that object's to show.
-            let is_its = |record: &RunRecord| {
-                Some(record.id.0) == shown || names_of_runs(&object).contains(&record.key.name)
-            };
+            let is_its =
+                |record: &RunRecord| Some(record.id.0) == shown || names_of_runs(&object).contains(&record.key.name);
             if !record.as_ref().is_some_and(is_its) {
                 return Err(PartRefusal::Gone(format!("no run {run} of ContainerExec {name} is recorded (any more)")));
             }
@@ -125,8 +124,8 @@ impl Wanted {
         let skip = match self.tail {
             None => self.skip,
             Some(tail) => {
-                let mut reader = store.read_log(run, self.stream).await?;
-                self.skip.max(count_lines(&mut reader).await?.saturating_sub(tail))
+                let log = StoredLog::open(&store, run, self.stream).await?;
+                self.skip.max(count_lines(log).await?.saturating_sub(tail))
             }
         };
         let log = StoredLog::open(&store, run, self.stream).await?;
@@ -145,9 +144,9 @@ impl Wanted {
 }
 
 /// The lines of a log as it is now; an unfinished one counts.
-async fn count_lines(reader: &mut LogReader) -> Result<u64, StoreError> {
+async fn count_lines(mut log: StoredLog) -> Result<u64, StoreError> {
     let (mut lines, mut unfinished) = (0, false);
-    while let Some(Chunk { bytes, .. }) = reader.next_chunk().await? {
+    while let Some(Chunk { bytes, .. }) = log.next(|| false).await? {
         lines += bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
         unfinished = bytes.last() != Some(&b'\n');
     }

@@ -179,7 +179,10 @@ fn lines(values: impl Iterator<Item = String>) -> String {
 }
 
 fn bytes(log: &LogSummary) -> String {
-    let cut = if log.truncated { ", not all of it kept" } else { "" };
+    let cut = match log.cut() {
+        Some((missing, _)) if missing > 0 => format!(", {missing} of them not kept"),
+        _ => String::new(),
+    };
     let held = if log.held_open { ", held open by processes that the program started" } else { "" };
     format!("{} bytes{cut}{held}", log.bytes)
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use oncelet_core::RunId;
+use bytes::Bytes;
+use oncelet_core::{RunId, RunRecord};
 use oncelet_store::{Chunk, LogReader, Store, StoreError, Stream};
 
 /// How long between two looks at a log that grows.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Reads a log from its beginning, and stays with its run to the end.
+/// Reads a log from its beginning, and stays with its run to the end. Where not all of it is kept, a line between its beginning and its
+/// end says how much is missing.
 pub(crate) struct StoredLog {
     store: Store,
     run: RunId,
@@ -18,12 +20,24 @@ pub(crate) struct StoredLog {
     attempt: Option<u32>,
     /// All has been written.
     is_over: bool,
+    /// The last byte did not end its line.
+    inside: bool,
+    /// What is missing was told.
+    is_complete: bool,
+}
+
+/// What stands in a log where a part of the output is missing.
+pub(crate) fn gap(missing: u64) -> String {
+    format!(
+        "[oncelet: {missing} bytes are missing here: the output is longer than logLimitBytes, or there was no room for it]"
+    )
 }
 
 impl StoredLog {
     pub(crate) async fn open(store: &Store, run: RunId, stream: Stream) -> Result<Self, StoreError> {
         let reader = store.read_log(run, stream).await?;
-        Ok(Self { store: store.clone(), run, stream, reader, attempt: None, is_over: false })
+        let (store, attempt) = (store.clone(), None);
+        Ok(Self { store, run, stream, reader, attempt, is_over: false, inside: false, is_complete: false })
     }
 
     /// What comes next. `None` at the end of the run or, where the log is not to be followed (any more), of what is there.
@@ -33,10 +47,11 @@ impl StoredLog {
             // Asked before reading: what is written before the end is read after it.
             let is_all = self.is_over || !follows();
             if let Some(chunk) = self.reader.next_chunk().await? {
+                self.inside = chunk.bytes.last() != Some(&b'\n');
                 return Ok(Some(chunk));
             }
             if is_all {
-                return Ok(None);
+                return self.rest().await;
             }
             let record = self.store.run(self.run).await?;
             let attempt = record.as_ref().map(|record| record.attempt);
@@ -49,5 +64,26 @@ impl StoredLog {
                 tokio::time::sleep(LOOK).await;
             }
         }
+    }
+
+    /// Of an output that is not kept as a whole: how much is missing, and its end. It begins on a line of its own.
+    async fn rest(&mut self) -> Result<Option<Chunk>, StoreError> {
+        if std::mem::replace(&mut self.is_complete, true) {
+            return Ok(None);
+        }
+        let is_this_one =
+            |it: &RunRecord| it.state.is_ended() && self.attempt.is_none_or(|attempt| attempt == it.attempt);
+        if !self.store.run(self.run).await?.is_some_and(|record| is_this_one(&record)) {
+            return Ok(None);
+        }
+        let logs = self.store.logs(self.run).await?;
+        let Some((missing, tail)) = logs.get(self.stream).cut() else { return Ok(None) };
+        let mut rest = Vec::with_capacity(tail.len() + 128);
+        if missing > 0 {
+            let line_end = if self.inside { "\n" } else { "" };
+            rest.extend(format!("{line_end}{}\n", gap(missing)).into_bytes());
+        }
+        rest.extend_from_slice(tail);
+        Ok((!rest.is_empty()).then(|| Bytes::from(rest).into()))
     }
 }

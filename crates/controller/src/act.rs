@@ -10,7 +10,7 @@ use oncelet_store::Logs;
 use crate::context::{Ctx, one_line};
 use crate::launch::launch;
 use crate::observe::Observation;
-use crate::{convert, end, recover, uploads};
+use crate::{end, recover, uploads};
 
 /// How long until the store has what somebody else in this process is doing about a run.
 pub(crate) const SOON: Duration = Duration::from_millis(200);
@@ -107,7 +107,7 @@ pub(crate) async fn act(ctx: &Ctx, exec: &ContainerExec, observation: &Observati
             None => Shown::again(),
         },
         Decision::Recover { record } => match ctx.store.get() {
-            Ok(store) => match recover::recover(ctx, &store, &record, convert::log_limit(exec)).await {
+            Ok(store) => match recover::recover(ctx, &store, &record).await {
                 // Not at once: somebody else here may be at it, and be about to store that the run is ours.
                 Ok(()) => Shown::again_after(SOON),
                 Err(blocked) => Shown::waiting(blocked),

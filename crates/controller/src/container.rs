@@ -122,7 +122,8 @@ async fn found(
     }
     // Where the labels say that it is ours, the store need not be asked.
     let is_plain = |found: &EngineContainer| label(found, LABEL_STORE) == store.as_deref();
-    let has_runs = match found.as_ref().filter(|found| makes && label(found, LABEL_OWNER).is_some() && !is_plain(found)) {
+    let has_runs = match found.as_ref().filter(|found| makes && label(found, LABEL_OWNER).is_some() && !is_plain(found))
+    {
         Some(found) => has_runs_in(open.as_ref(), found).await,
         None => false,
     };
@@ -329,8 +330,7 @@ async fn new_container(
         ..Program::default()
     };
     let env_file_dirs = ctx.policies.env_file_dirs(&container.namespace().unwrap_or_default(), spec.engine.as_deref());
-    let sources =
-        inputs::gather(&ctx.client, &container.metadata, &program, None, env_file_dirs.as_deref()).await?;
+    let sources = inputs::gather(&ctx.client, &container.metadata, &program, None, env_file_dirs.as_deref()).await?;
     let Resolved { args, env, .. } = match resolve(&program, &sources) {
         Ok(resolved) => resolved,
         Err(missing) => return Ok(Err(Trouble::input(&missing))),

@@ -9,7 +9,8 @@ use oncelet_api::{
     RETRY_ANNOTATION, VolumeKind, VolumeMount,
 };
 use oncelet_core::{
-    EndedBy, ExecSpec, OnChange, Program, RunId, RunName, RunPolicy, Scope, Stdin, StdinDigest, ValueSource, WantedPort,
+    DEFAULT_LOG_LIMIT, EndedBy, ExecSpec, OnChange, Program, RunId, RunName, RunPolicy, Scope, Stdin, StdinDigest,
+    ValueSource, WantedPort,
 };
 use oncelet_engine::{
     Healthcheck, Mount, MountKind, NetworkRequest, NewContainer, PortRequest, Protocol, RestartPolicy,
@@ -124,8 +125,8 @@ pub(crate) fn kills_on_delete(exec: &ContainerExec) -> bool {
 }
 
 /// How many bytes of each stream are kept; the schema lets no negative number through.
-pub(crate) fn log_limit(exec: &ContainerExec) -> Option<u64> {
-    exec.spec.log_limit_bytes.and_then(|limit| u64::try_from(limit).ok())
+pub(crate) fn log_limit(exec: &ContainerExec) -> u64 {
+    exec.spec.log_limit_bytes.and_then(|limit| u64::try_from(limit).ok()).unwrap_or(DEFAULT_LOG_LIMIT)
 }
 
 /// After how long the program is ended.

@@ -27,7 +27,7 @@ pub(crate) struct Run {
     /// The care for it in this process; held for the task's life.
     #[expect(dead_code, reason = "held for its drop")]
     pub(crate) care: Care,
-    /// How many bytes of each stream are kept.
+    /// How many bytes of each stream are kept: as it was stored with the run.
     pub(crate) log_limit: Option<u64>,
 }
 

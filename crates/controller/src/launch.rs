@@ -71,13 +71,16 @@ pub(crate) async fn launch(
         key: key.clone(),
         object_uid: spec.uid.clone(),
         program: spec.program.clone(),
-        effective: resolved.effective.clone(),
+        // No hash of a secret leaves the store.
+        effective: resolved.effective.clone().without_hashes(),
+        log_limit: Some(convert::log_limit(exec)),
         claimed_at: now,
         container_started_at: match container.state {
             ContainerState::Running { started_at } => started_at,
             _ => None,
         },
     };
+    let effective = resolved.effective.clone();
     let stdin = resolved.stdin.take();
     let digest = stdin.as_ref().map(Input::digest);
     let new_exec = new_exec(&spec, resolved);
@@ -90,7 +93,8 @@ pub(crate) async fn launch(
             engine_id: Some(engine_id),
             object_uid: spec.uid,
             program: spec.program,
-            effective: description.effective.clone(),
+            effective,
+            log_limit: convert::log_limit(exec),
             capture: match &watcher {
                 Watcher::Supervisor(_) | Watcher::Record => Capture::Supervised,
                 Watcher::Daemon { reason } => Capture::Attached { reason: reason.clone() },
@@ -111,7 +115,7 @@ pub(crate) async fn launch(
             if gives_up("exec-recorded") {
                 return Shown::again();
             }
-            let run = Run { lease, care, log_limit: convert::log_limit(exec) };
+            let run = Run { lease, care, log_limit: record.log_limit };
             match watcher {
                 Watcher::Supervisor(_) => {
                     let stdin = stdin.map(|input| uploads::source(&ctx.client, exec, input));
@@ -229,7 +233,7 @@ async fn create_exec(
                 timeout: convert::timeout(exec),
                 grace: convert::grace(exec),
                 stdin: stdin.map(|StdinDigest { bytes, sha256 }| supervise::StdinDigest { bytes, sha256 }),
-                log_limit: convert::log_limit(exec),
+                log_limit: description.log_limit,
                 // A value of plain structs always has a form in JSON.
                 description: serde_json::to_value(description).unwrap_or_default(),
             };

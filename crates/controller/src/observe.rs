@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use oncelet_api::{ContainerExec, ExecState, WaitFor, condition};
 use oncelet_core::{Blocked, ExecSpec, Inputs, Memory, Observed, Ownership, Reason, RunRecord, resolve};
 use oncelet_engine::{Container, ContainerState, Health};
-use oncelet_store::Logs;
+use oncelet_store::{Logs, Store};
 use tokio::time::Instant;
 
 use crate::context::{Ctx, one_line};
@@ -91,7 +91,9 @@ pub(crate) async fn refused(ctx: &Ctx, exec: &ContainerExec, spec: &mut ExecSpec
     spec.end = None;
     let known = without_container(ctx, exec, spec, blocked.clone()).await;
     let (observed, logs) = match known.observed {
-        Observed::Container { id, ready, memory: Memory::Ran { record, ownership } } if record.object_uid == spec.uid => {
+        Observed::Container { id, ready, memory: Memory::Ran { record, ownership } }
+            if record.object_uid == spec.uid =>
+        {
             let ownership = if ownership == Ownership::Gone { Ownership::Other } else { ownership };
             (Observed::Container { id, ready, memory: Memory::Ran { record, ownership } }, known.logs)
         }
@@ -246,9 +248,9 @@ async fn memory(
         Err(error) => return Ok((Memory::Unavailable { message: one_line(&error) }, None)),
     };
     Ok(match found {
-        None => (Memory::NeverRan { inputs: inputs_of(ctx, exec, spec, container).await? }, None),
+        None => (Memory::NeverRan { inputs: inputs_of(ctx, exec, spec, container, &store).await? }, None),
         Some((record, _, _)) if record.may_be_claimed_again() => {
-            let inputs = inputs_of(ctx, exec, spec, container).await?;
+            let inputs = inputs_of(ctx, exec, spec, container, &store).await?;
             (Memory::FailedToStart { record: Box::new(record), inputs }, None)
         }
         Some((record, ownership, logs)) => (ran(ctx, record, ownership), logs),
@@ -262,7 +264,13 @@ fn ran(ctx: &Ctx, record: RunRecord, ownership: Ownership) -> Memory {
     Memory::Ran { record: Box::new(record), ownership }
 }
 
-async fn inputs_of(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, container: &Container) -> Result<Inputs, Error> {
+async fn inputs_of(
+    ctx: &Ctx,
+    exec: &ContainerExec,
+    spec: &ExecSpec,
+    container: &Container,
+    store: &Store,
+) -> Result<Inputs, Error> {
     if let Some(blocked) = depends::waits_for(exec, |of| ctx.execs.get(of)) {
         return Ok(Err(blocked));
     }
@@ -272,6 +280,9 @@ async fn inputs_of(ctx: &Ctx, exec: &ContainerExec, spec: &ExecSpec, container: 
     let env_file_dirs = ctx.policies.env_file_dirs_of(ctx, exec);
     let mut sources =
         inputs::gather(&ctx.client, &exec.metadata, &spec.program, Some(container), env_file_dirs.as_deref()).await?;
+    sources.env_files_visible = exec.spec.env_files_visible.unwrap_or_default();
+    // Whoever may launch has the key.
+    sources.secret_hash = store.secret_hash().ok();
     sources.stdin = exec.spec.stdin.as_ref().and_then(|stdin| stdin.value.clone());
     Ok(resolve(&spec.program, &sources).map(Box::new).map_err(|missing| Blocked::from(&missing)))
 }

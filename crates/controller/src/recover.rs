@@ -28,18 +28,13 @@ const KILLED: &str = "the oncelet that started it is gone";
 ///
 /// # Guarantees
 /// Nothing is started but an exec that was provably never started, under its own ID or behind the gate in the container.
-pub(crate) async fn recover(
-    ctx: &Ctx,
-    store: &Store,
-    record: &RunRecord,
-    log_limit: Option<u64>,
-) -> Result<(), Blocked> {
+pub(crate) async fn recover(ctx: &Ctx, store: &Store, record: &RunRecord) -> Result<(), Blocked> {
     match record.capture {
-        Capture::Supervised => resume(ctx, store, record, log_limit).await.map_err(store_problem),
+        Capture::Supervised => resume(ctx, store, record).await.map_err(store_problem),
         Capture::Attached { .. } => {
             let container = container_of(record).map_err(|error| not_yet(record, &error))?;
             let verdict = verdict(ctx, record).await?;
-            carry_out(ctx, store, record, container, verdict, log_limit).await.map_err(store_problem)
+            carry_out(ctx, store, record, container, verdict).await.map_err(store_problem)
         }
     }
 }
@@ -107,7 +102,7 @@ async fn recover_alone(ctx: &Ctx, store: &Store, record: &RunRecord) -> Result<(
     let ctx = &ctx.on(engine);
     if needs_no_object(ctx, record).await? {
         tracing::info!(run = %record.id, key = %record.key, "recovering");
-        recover(ctx, store, record, None).await?;
+        recover(ctx, store, record).await?;
     }
     Ok(())
 }
@@ -124,7 +119,7 @@ async fn needs_no_object(ctx: &Ctx, record: &RunRecord) -> Result<bool, Blocked>
 }
 
 /// Takes over a supervised run; what became of it, its task finds out.
-async fn resume(ctx: &Ctx, store: &Store, record: &RunRecord, log_limit: Option<u64>) -> Result<(), StoreError> {
+async fn resume(ctx: &Ctx, store: &Store, record: &RunRecord) -> Result<(), StoreError> {
     // Somebody here looks after it already.
     let Some(care) = ctx.runs.take(&record.key) else { return Ok(()) };
     // Another daemon was faster, or the run is over.
@@ -135,7 +130,7 @@ async fn resume(ctx: &Ctx, store: &Store, record: &RunRecord, log_limit: Option<
     if matches!(record.state, RunState::Claimed) {
         return store.release(lease).await;
     }
-    let run = Run { lease, care, log_limit };
+    let run = Run { lease, care, log_limit: record.log_limit };
     ctx.watch(watch(ctx.clone(), store.clone(), run, record.clone(), Step::Examine));
     Ok(())
 }
@@ -167,7 +162,6 @@ async fn carry_out(
     record: &RunRecord,
     container: ContainerId,
     verdict: Verdict,
-    log_limit: Option<u64>,
 ) -> Result<(), StoreError> {
     // Somebody here looks after it already.
     let Some(care) = ctx.runs.take(&record.key) else { return Ok(()) };
@@ -176,7 +170,7 @@ async fn carry_out(
     match verdict {
         Verdict::Release => store.release(lease).await,
         Verdict::StartExec => {
-            let run = Run { lease, care, log_limit };
+            let run = Run { lease, care, log_limit: record.log_limit };
             if let Some(exec_id) = exec_id(&record.state) {
                 ctx.tasks.spawn(attached::start(ctx.clone(), store.clone(), run, container, exec_id, true));
             }
@@ -184,7 +178,7 @@ async fn carry_out(
         }
         Verdict::StillRunning => {
             let logs = store.logs(record.id).await?;
-            let run = Run { lease, care, log_limit };
+            let run = Run { lease, care, log_limit: record.log_limit };
             if let Some(exec_id) = exec_id(&record.state) {
                 let life = ctx.lives.of(&ctx.engine, &container, None);
                 let why = KILLED.to_owned();

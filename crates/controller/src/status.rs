@@ -9,6 +9,8 @@ use oncelet_store::{LogSummary, Logs};
 use crate::act::What;
 use crate::observe::Observation;
 
+/// How many of the last bytes of an output stand in the status.
+const LONGEST_TAIL: usize = 2048;
 /// Of a program that has left a server behind.
 const HELD_OPEN: &str = "processes started by the program still hold its output open; what they write is discarded";
 
@@ -141,19 +143,23 @@ fn state(state: &RunState) -> ExecState {
 }
 
 fn output(log: &LogSummary) -> Output {
+    let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     Output {
-        bytes: i64::try_from(log.bytes).unwrap_or(i64::MAX),
+        bytes: number(log.bytes),
         truncated: log.truncated,
+        missing_bytes: log.cut().map(|(missing, _)| number(missing)).filter(|missing| *missing > 0),
         held_open: log.held_open,
         tail: tail_text(&log.tail),
     }
 }
 
-/// Bytes as text: a character that the cut went through is left out, what is not text shows as U+FFFD. NUL would be
-/// refused by some clients.
+/// The last of these bytes as text: a character that the cut went through is left out, what is not text shows as U+FFFD, and so does
+/// what a terminal would obey, for clients print it as it is; some would refuse a NUL.
 fn tail_text(bytes: &[u8]) -> String {
+    let bytes = &bytes[bytes.len().saturating_sub(LONGEST_TAIL)..];
     let start = bytes.iter().take(4).take_while(|byte| (**byte & 0xc0) == 0x80).count();
-    String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).replace('\0', "\u{fffd}")
+    let is_obeyed = |character: char| character.is_control() && !matches!(character, '\n' | '\t' | '\r');
+    String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).replace(is_obeyed, "\u{fffd}")
 }
 
 /// A duration as kubectl writes ages, with a fraction where it is short: `4ms`, `0.12s`, `7.3s`, `2m5s`, `3h12m`.

@@ -1,16 +1,19 @@
 //! From the declared program to the arguments and the environment it really gets.
 //!
-//! Values that come from a Secret, and whatever they are substituted into, are shown as
-//! `<from secret NAME/KEY>`; beside that only a digest is kept, so that a change can be told without the value.
+//! Values that come from a Secret, and whatever they are substituted into, are shown as `<from secret NAME/KEY>`, and those of a
+//! dotenv file as `<from env file PATH/NAME>`. Beside that only a keyed hash is kept, so that whoever has the store can tell a change
+//! without the value, and nobody else can try values.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::program::hex;
 use crate::{Program, Stdin, StdinDigest, ValueSource, dotenv};
+
+/// Hashes a value under a key that only the store has; the first argument says what it is the value of.
+pub type SecretHash = Arc<dyn Fn(&str, &[u8]) -> String + Send + Sync>;
 
 /// What the references of a program may point to. Gathered by the caller; a missing entry is a missing object.
 #[derive(Clone, Default)]
@@ -25,6 +28,10 @@ pub struct Sources {
     pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// The text of each dotenv file by path, or why it could not be read.
     pub env_files: BTreeMap<String, Result<String, String>>,
+    /// Whether what stands in them may be shown.
+    pub env_files_visible: bool,
+    /// What hashes secrets; they have no hash where it is absent.
+    pub secret_hash: Option<SecretHash>,
     /// The text that the object has for stdin.
     pub stdin: Option<String>,
 }
@@ -79,6 +86,19 @@ pub struct Effective {
     pub stdin: Option<ShownStdin>,
 }
 
+impl Effective {
+    /// The same without the hashes of secrets: what leaves the store has none.
+    #[must_use]
+    pub fn without_hashes(mut self) -> Self {
+        let shown = self.args.iter_mut().chain(self.env.iter_mut().map(|(_, value)| value));
+        shown.for_each(|it| it.secret_hmac = None);
+        if let Some(stdin) = &mut self.stdin {
+            stdin.secret_hmac = None;
+        }
+        self
+    }
+}
+
 /// What a program read from stdin, fit to be shown: how much, and its hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -88,19 +108,19 @@ pub struct ShownStdin {
     /// Their SHA-256; not where they came from a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// SHA-256, salted with the word `stdin`; only where they came from a Secret.
+    /// Their HMAC under the store's key; only where they came from a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_sha256: Option<String>,
+    pub secret_hmac: Option<String>,
 }
 
 /// A value fit to be shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
-    /// The text, with each secret part replaced by `<from secret NAME/KEY>`.
+    /// The text, with each secret part replaced by `<from secret NAME/KEY>` or `<from env file PATH/NAME>`.
     pub text: String,
-    /// SHA-256 of the true value, salted with the variable's name; only where a part is secret.
+    /// The HMAC of the true value under the store's key; only where a part is secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_sha256: Option<String>,
+    pub secret_hmac: Option<String>,
 }
 
 /// Something that the program refers to is not there.
@@ -153,18 +173,20 @@ impl Value {
         Self { shown: text.clone(), real: text, secret: false }
     }
 
-    fn into_shown(self, salt: &str) -> (String, Shown) {
-        let secret_sha256 = self.secret.then(|| salted(salt, self.real.as_bytes()));
-        (self.real, Shown { text: self.shown, secret_sha256 })
+    fn secret(real: String, origin: &str) -> Self {
+        Self { real, shown: format!("<from {origin}>"), secret: true }
+    }
+
+    fn into_shown(self, what: &str, sources: &Sources) -> (String, Shown) {
+        let secret_hmac = self.secret.then(|| sources.hash(what, self.real.as_bytes())).flatten();
+        (self.real, Shown { text: self.shown, secret_hmac })
     }
 }
 
-fn salted(salt: &str, value: &[u8]) -> String {
-    let mut hash = Sha256::new();
-    hash.update(salt.as_bytes());
-    hash.update([0]);
-    hash.update(value);
-    hex(&hash.finalize())
+impl Sources {
+    fn hash(&self, what: &str, secret: &[u8]) -> Option<String> {
+        self.secret_hash.as_ref().map(|hash| hash(what, secret))
+    }
 }
 
 /// Resolves `program` against `sources`.
@@ -182,7 +204,11 @@ pub fn resolve(program: &Program, sources: &Sources) -> Result<Resolved, Missing
             None => return Err(wrong("was not read".into())),
         };
         for (name, value) in dotenv::parse(text).map_err(|error| wrong(error.to_string()))? {
-            env.set(&name, Value::plain(value));
+            let value = match sources.env_files_visible {
+                true => Value::plain(value),
+                false => Value::secret(value, &format!("env file {path}/{name}")),
+            };
+            env.set(&name, value);
         }
     }
     for var in &program.env {
@@ -190,17 +216,18 @@ pub fn resolve(program: &Program, sources: &Sources) -> Result<Resolved, Missing
             env.set(&var.name, value);
         }
     }
-    let (args, shown_args) = program.args.iter().map(|arg| env.expand(arg).into_shown("")).unzip();
+    let (args, shown_args) = program.args.iter().map(|arg| env.expand(arg).into_shown("", sources)).unzip();
     let (env, shown_env) = env
         .0
         .into_iter()
         .map(|(name, value)| {
-            let (real, shown) = value.into_shown(&name);
+            let (real, shown) = value.into_shown(&name, sources);
             ((name.clone(), real), (name, shown))
         })
         .unzip();
     let stdin = program.stdin.as_ref().map(|stdin| input(stdin, sources)).transpose()?;
-    let shown_stdin = program.stdin.as_ref().zip(stdin.as_ref()).map(|(declared, input)| shown_stdin(declared, input));
+    let shown_stdin =
+        program.stdin.as_ref().zip(stdin.as_ref()).map(|(declared, input)| shown_stdin(declared, input, sources));
     Ok(Resolved { args, env, stdin, effective: Effective { args: shown_args, env: shown_env, stdin: shown_stdin } })
 }
 
@@ -214,13 +241,13 @@ fn input(stdin: &Stdin, sources: &Sources) -> Result<Input, MissingInput> {
     Ok(Input::Bytes(found.unwrap_or_default()))
 }
 
-fn shown_stdin(declared: &Stdin, input: &Input) -> ShownStdin {
+fn shown_stdin(declared: &Stdin, input: &Input, sources: &Sources) -> ShownStdin {
     let StdinDigest { bytes, sha256 } = input.digest();
     match (declared, input) {
         (Stdin::SecretKeyRef { .. }, Input::Bytes(secret)) => {
-            ShownStdin { bytes, sha256: None, secret_sha256: Some(salted("stdin", secret)) }
+            ShownStdin { bytes, sha256: None, secret_hmac: sources.hash("stdin", secret) }
         }
-        _ => ShownStdin { bytes, sha256: Some(sha256), secret_sha256: None },
+        _ => ShownStdin { bytes, sha256: Some(sha256), secret_hmac: None },
     }
 }
 
@@ -291,7 +318,7 @@ fn value_of(
             let Some(bytes) = secret_key(&field, name, key, *optional, sources)? else { return Ok(None) };
             let what = format!("key {key:?} of Secret {name:?} is not UTF-8 text");
             let real = String::from_utf8(bytes).map_err(|_| MissingInput::Secret { field, what })?;
-            Ok(Some(Value { real, shown: format!("<from secret {name}/{key}>"), secret: true }))
+            Ok(Some(Value::secret(real, &format!("secret {name}/{key}"))))
         }
     }
 }
@@ -351,7 +378,8 @@ mod tests {
     use crate::EnvVar;
 
     fn sources() -> Sources {
-        let mut sources = Sources::default();
+        let mut sources =
+            Sources { secret_hash: Some(Arc::new(|what, _| format!("hash of {what}"))), ..Sources::default() };
         sources.config_maps.insert(
             "app".into(),
             BTreeMap::from([("host".into(), b"db.local".to_vec()), ("blob".into(), vec![0, 0xff])]),
@@ -396,7 +424,34 @@ mod tests {
         assert_eq!(got.effective.env[1].1.text, "pg://u:<from secret db/password>@h");
         let kept = format!("{got:?} {}", serde_json::to_string(&got.effective).unwrap());
         assert!(!kept.contains("hunter2"), "{kept}");
-        assert!(got.effective.env.iter().all(|(_, shown)| shown.secret_sha256.is_some()));
+        let hashes = |of: &Effective| {
+            let shown = of.env.iter().map(|(_, shown)| shown).chain(&of.args);
+            shown.filter_map(|shown| shown.secret_hmac.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(hashes(&got.effective), ["hash of PW", "hash of URL", "hash of "]);
+        assert!(hashes(&got.effective.without_hashes()).is_empty());
+    }
+
+    #[test]
+    fn what_stands_in_an_env_file_is_a_secret_unless_it_is_declared_visible() {
+        let program = Program {
+            args: vec!["$(REGION)-$(URL)".into()],
+            env_files: vec!["/etc/app.env".into()],
+            env: vec![text("URL", "http://$(HOST)/"), text("OWN", "seen")],
+            ..Program::default()
+        };
+        let got = resolve(&program, &sources()).unwrap();
+        assert_eq!(got.args, ["eu-http://from-file/"]);
+        let kept = format!("{got:?} {}", serde_json::to_string(&got.effective).unwrap());
+        assert!(!kept.contains("from-file") && !kept.contains("eu"), "{kept}");
+        let shown: Vec<_> = got.effective.env.iter().map(|(_, shown)| shown.text.as_str()).collect();
+        let host = "<from env file /etc/app.env/HOST>";
+        let region = "<from env file /etc/app.env/REGION>";
+        assert_eq!(shown, [region, host, &format!("http://{host}/"), "seen"]);
+        assert_eq!(got.effective.args[0].text, format!("{region}-http://{host}/"));
+        let visible = resolve(&program, &Sources { env_files_visible: true, ..sources() }).unwrap();
+        assert_eq!(visible.effective.args[0], Shown { text: "eu-http://from-file/".into(), secret_hmac: None });
+        assert_eq!((visible.args, visible.env), (got.args, got.env));
     }
 
     #[test]
@@ -448,7 +503,7 @@ mod tests {
         assert!(input == Some(Input::Bytes(vec![0, 0xff])));
         let (input, shown) = got(key(true, "db", "raw", false), None).unwrap();
         assert!(input == Some(Input::Bytes(vec![0xff])));
-        assert!(shown.sha256.is_none() && shown.secret_sha256.is_some() && shown.bytes == 1);
+        assert!(shown.sha256.is_none() && shown.secret_hmac.is_some() && shown.bytes == 1);
         let (input, _) = got(key(true, "none", "k", true), None).unwrap();
         assert!(input == Some(Input::Bytes(vec![])), "an optional one that is not there is empty");
         let missing = |stdin| got(stdin, None).map(drop).unwrap_err().to_string();

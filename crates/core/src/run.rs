@@ -18,6 +18,9 @@ impl fmt::Display for RunId {
     }
 }
 
+/// How many bytes of each output are kept where the object does not say it: 100 MiB.
+pub const DEFAULT_LOG_LIMIT: u64 = 100 * 1024 * 1024;
+
 /// One run, as the store remembers it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -43,6 +46,9 @@ pub struct RunRecord {
     pub fingerprint: Fingerprint,
     /// The environment and arguments it got, secrets masked.
     pub effective: Effective,
+    /// How many bytes of each output are kept; all, of a run from before there was a default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_limit: Option<u64>,
     /// Who watches over it.
     pub capture: Capture,
     /// When a person said how it had ended, where nobody else knew.

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Effective, EndedBy, ExecHint, Outcome, Program, RunKey, RunRecord, RunState};
+use crate::{DEFAULT_LOG_LIMIT, Effective, EndedBy, ExecHint, Outcome, Program, RunKey, RunRecord, RunState};
 
 /// What lies beside the claim inside the container, so that a store that was lost can be filled again from there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct Description {
     pub program: Program,
     /// The environment and arguments it got, secrets masked.
     pub effective: Effective,
+    /// How many bytes of each output are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_limit: Option<u64>,
     /// When it was claimed in the store; tells whether the store's run is the one that is described.
     pub claimed_at: Timestamp,
     /// When the container was started, by the engine's clock, in the life in which the run was claimed.
@@ -28,6 +31,13 @@ pub struct Description {
 }
 
 impl Description {
+    /// How many bytes of each output a store keeps that takes the run back for an object that wants `wanted`. Whoever runs code in
+    /// the container may have written the description.
+    pub fn log_limit_within(&self, wanted: Option<u64>) -> Option<u64> {
+        let most = wanted.unwrap_or_default().max(DEFAULT_LOG_LIMIT);
+        Some(self.log_limit.unwrap_or(u64::MAX).min(most))
+    }
+
     /// Whether `record` is the run that is described.
     pub fn is_of(&self, record: &RunRecord) -> bool {
         self.claimed_at == record.claimed_at && self.object_uid == record.object_uid

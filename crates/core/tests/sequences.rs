@@ -220,6 +220,7 @@ impl World {
                     effective: Effective::default(),
                     capture: Capture::Attached { reason: String::new() },
 
+                    log_limit: None,
                     marked_at: None,
                     attempt,
                     claimed_at: self.now,

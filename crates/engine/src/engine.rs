@@ -277,8 +277,7 @@ impl Engine {
     /// what the engine answers.
     pub(crate) fn client(&self, allowance: &Allowance) -> Result<Docker, Error> {
         let (address, allowance) = (self.address()?, allowance.clone());
-        let transport =
-            move |request: BollardRequest| wire::exchange(address.clone(), allowance.clone(), request);
+        let transport = move |request: BollardRequest| wire::exchange(address.clone(), allowance.clone(), request);
         let version = bollard::API_DEFAULT_VERSION;
         Docker::connect_with_custom_transport(transport, Some("http://localhost"), CLIENT_SECONDS, version)
             .map_err(|error| Error::from_bollard(self.endpoint(), error))

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use crate::ContainerId;
 use crate::wire::TooLarge;
-
-/// In bytes, of an engine's own words in a message.
-const LONGEST_MESSAGE: usize = 4096;
+use crate::words::shown;
 
 type Source = Arc<dyn std::error::Error + Send + Sync>;
 
@@ -176,18 +174,9 @@ impl Error {
         Self::Protocol { endpoint: endpoint.to_owned(), source: source.into().into() }
     }
 
-    /// A refusal in the engine's words, as far as they fit into a message: who reads it has not asked for more.
+    /// A refusal in the engine's words, which may repeat what it found in a container.
     pub(crate) fn rejected(status: u16, message: &str) -> Self {
-        let mut end = message.len().min(LONGEST_MESSAGE);
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        let plain = |c: char| if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
-        let mut text: String = message[..end].chars().map(plain).collect();
-        if end < message.len() {
-            text.push('…');
-        }
-        Self::Rejected { status, message: text }
+        Self::Rejected { status, message: shown(message) }
     }
 
     pub(crate) fn from_bollard(endpoint: &str, error: bollard::errors::Error) -> Self {
@@ -268,7 +257,8 @@ mod tests {
 
     #[test]
     fn what_an_engine_says_is_cut_and_moves_no_cursor() {
-        let Error::Rejected { message, .. } = Error::rejected(500, &format!("\u{1b}[2J{}", "ä".repeat(1 << 20))) else {
+        let Error::Rejected { message, .. } = Error::rejected(500, &format!("\u{1b}[2J{}", "ä".repeat(1 << 20)))
+        else {
             panic!("it is a refusal");
         };
         assert!(message.len() < LONGEST_MESSAGE + 10 && message.starts_with("\u{fffd}[2J") && message.ends_with("ä…"));

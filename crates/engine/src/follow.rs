@@ -154,16 +154,21 @@ enum StreamEnd {
 
 /// What came before it was known whether the program runs.
 #[derive(Debug, Default)]
-struct Held(Vec<(OutputStream, Bytes)>);
+struct Held {
+    frames: Vec<(OutputStream, Bytes)>,
+    /// How many bytes they take, each with what it takes to hold it.
+    size: usize,
+}
 
 impl Held {
-    fn size(&self) -> usize {
-        self.0.iter().map(|(_, bytes)| bytes.len()).sum()
+    fn push(&mut self, frame: (OutputStream, Bytes)) {
+        self.size += size_of_val(&frame) + frame.1.len();
+        self.frames.push(frame);
     }
 
     fn text(&self, wanted: OutputStream) -> String {
         let bytes: Vec<u8> = self
-            .0
+            .frames
             .iter()
             .filter(|(stream, _)| *stream == wanted)
             .flat_map(|(_, bytes)| bytes.iter().copied())
@@ -288,8 +293,8 @@ impl Follower {
                 frame = self.frame() => match frame {
                     Ok(frame) => {
                         let speaks = is_supervisor && oncelet_shim::frame::begins(&frame.1);
-                        held.0.push(frame);
-                        if speaks || held.size() > LONGEST_EXPLANATION {
+                        held.push(frame);
+                        if speaks || held.size > LONGEST_EXPLANATION {
                             return Opening::Ran(held);
                         }
                     }
@@ -321,7 +326,7 @@ impl Follower {
     }
 
     async fn release(&mut self, held: Held) -> Result<(), Unread> {
-        for (stream, bytes) in held.0 {
+        for (stream, bytes) in held.frames {
             self.deliver(stream, bytes).await?;
         }
         Ok(())

@@ -47,6 +47,7 @@ mod start_failure;
 mod starts;
 pub mod supervise;
 mod wire;
+mod words;
 
 pub use container::{
     Container, ContainerId, ContainerState, Health, Healthcheck, InvalidContainerId, Mount, MountKind, NetworkRequest,

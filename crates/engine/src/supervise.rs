@@ -59,7 +59,8 @@ pub struct Supervision {
     /// What the program reads from its stdin; it is empty where nothing is given. The bytes are handed to
     /// [`Engine::start_supervised`].
     pub stdin: Option<StdinDigest>,
-    /// How many bytes of each output are wanted. The rest is counted, and takes no room in the container.
+    /// How many bytes of each output are wanted. The rest is counted and takes no room in the container, but for its last bytes, which
+    /// stand in the record of the end.
     pub log_limit: Option<u64>,
     /// What is kept with the claim in the container, for a daemon that has lost its store. Left out where it is too long.
     pub description: serde_json::Value,
@@ -170,18 +171,23 @@ impl Engine {
         Ok(SupervisedRun::new(self.clone(), container.clone(), running, voice, [0, 0]))
     }
 
-    /// Listens to the supervisor of a run that was claimed before, from the given bytes of stdout and stderr on. `user` is
-    /// that of the program.
+    /// Listens to the supervisor of a run that was claimed before, from the given bytes of stdout and stderr on, and up to
+    /// `log_limit` of each. `user` is that of the program.
     pub async fn follow_supervised(
         &self,
         container: &ContainerId,
         run: &str,
         user: Option<&str>,
         from: [u64; 2],
+        log_limit: Option<u64>,
     ) -> Result<SupervisedRun, Error> {
         let supervisor = self.supervise(container, user).await?;
-        let task =
-            Task::Follow { place: Place::new(container.as_str(), run), stdout_from: from[0], stderr_from: from[1] };
+        let task = Task::Follow {
+            place: Place::new(container.as_str(), run),
+            stdout_from: from[0],
+            stderr_from: from[1],
+            log_limit,
+        };
         let exec = self.create_task(&supervisor, task, user, true).await?;
         let (running, input) = self.start_supervisor(&exec, container).await?;
         let voice = input.map(|input| Voice::new(input, None));
@@ -257,7 +263,7 @@ impl Engine {
             Err(SupervisedEnd::FailedToStart { message, .. } | SupervisedEnd::Lost { message }) => {
                 Err(supervisor_error(message))
             }
-            other => Err(Error::protocol(self.endpoint(), format!("the supervisor answered {other:?}"))),
+            other => Err(Error::protocol(self.endpoint(), format!("the supervisor answered with {}", other.name()))),
         }
     }
 

@@ -118,7 +118,7 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
 async fn log(container: &Waiting, run: &str, stream: OutputStream, skip: u64) -> Vec<u8> {
     let mut from = [u64::MAX; 2];
     from[stream as usize] = skip;
-    let mut output = container.engine.read_output(&container.id, run, None, from).await.unwrap();
+    let mut output = container.engine.read_output(&container.id, run, None, from, [u64::MAX; 2]).await.unwrap();
     let mut all = Vec::new();
     while let Some((of, offset, piece)) = output.try_next().await.unwrap() {
         assert_eq!((of, offset), (stream, skip + all.len() as u64));
@@ -145,7 +145,7 @@ async fn a_supervised_program_tells_everything_and_leaves_a_record(engine: Engin
     assert_eq!(log(&container, &run("a"), OutputStream::Stdout, 0).await, b"out\n");
     supervised.stored();
     eventually("the logs are removed", async || {
-        let gone = container.engine.read_output(&container.id, &run("a"), None, [0, 0]).await.err()?;
+        let gone = container.engine.read_output(&container.id, &run("a"), None, [0, 0], [u64::MAX; 2]).await.err()?;
         (gone.kind() == ErrorKind::NotFound).then_some(())
     })
     .await;
@@ -204,7 +204,7 @@ async fn a_run_is_followed_again_from_where_its_output_is_known(engine: Engine) 
     assert_eq!(bytes, "one\n");
     // As when the daemon is killed: the connection is gone.
     drop(first);
-    let mut second = container.engine.follow_supervised(&container.id, &run("d"), None, [2, 0]).await.unwrap();
+    let mut second = container.engine.follow_supervised(&container.id, &run("d"), None, [2, 0], None).await.unwrap();
     assert!(matches!(next(&mut second).await, SupervisedEvent::Started { .. }));
     let SupervisedEvent::Output { offset: 2, bytes, .. } = next(&mut second).await else { panic!("output comes") };
     assert_eq!(bytes, "e\n");
@@ -212,7 +212,7 @@ async fn a_run_is_followed_again_from_where_its_output_is_known(engine: Engine) 
     let told = listen(&mut second).await;
     assert_eq!((told.stdout.as_slice(), told.exit().end), (&b"two\n"[..], End::Code(4)));
     // Over for long, it is told all the same.
-    let mut third = container.engine.follow_supervised(&container.id, &run("d"), None, [0, 0]).await.unwrap();
+    let mut third = container.engine.follow_supervised(&container.id, &run("d"), None, [0, 0], None).await.unwrap();
     assert_eq!(listen(&mut third).await.stdout, b"one\ntwo\n");
 }
 
@@ -244,7 +244,7 @@ async fn a_stopped_container_leaves_a_claim_without_an_end(engine: Engine) {
     assert!(record.claim.is_some() && record.started.is_some() && record.exit.is_none(), "{record:?}");
     // In its next life nobody supervises it any more.
     container.engine.start_container(&container.id).await.unwrap();
-    let mut followed = container.engine.follow_supervised(&container.id, &run("f"), None, [0, 0]).await.unwrap();
+    let mut followed = container.engine.follow_supervised(&container.id, &run("f"), None, [0, 0], None).await.unwrap();
     let told = listen(&mut followed).await;
     assert!(matches!(told.end, SupervisedEnd::Abandoned { .. }), "{:?}", told.end);
     assert_eq!(told.stdout, b"out\n");
@@ -328,7 +328,8 @@ async fn a_user_without_rights_is_supervised(engine: Engine) {
     let mut supervised = start(&container, &new, &terms("a")).await;
     while !matches!(next(&mut supervised).await, SupervisedEvent::Output { .. }) {}
     drop(supervised);
-    let mut followed = container.engine.follow_supervised(&container.id, &run("a"), Some("app"), [0, 0]).await.unwrap();
+    let mut followed =
+        container.engine.follow_supervised(&container.id, &run("a"), Some("app"), [0, 0], None).await.unwrap();
     container.sh("touch /tmp/go").await;
     let told = listen(&mut followed).await;
     assert_eq!((told.exit().end, told.stdout.as_slice()), (End::Code(0), &b"1234\n\n"[..]), "the order is not for it");
@@ -428,7 +429,7 @@ async fn what_is_acknowledged_is_removed_while_the_program_runs(engine: Engine) 
         .await;
     drop(supervised);
     // What is left is enough for whoever goes on from there.
-    let mut next = container.engine.follow_supervised(&container.id, &run("a"), None, [came, 0]).await.unwrap();
+    let mut next = container.engine.follow_supervised(&container.id, &run("a"), None, [came, 0], None).await.unwrap();
     container.sh("touch /tmp/go").await;
     let told = listen(&mut next).await;
     assert_eq!((told.stdout.as_slice(), told.exit().stdout.kept), (&b"end\n"[..], 4_000_004));
@@ -449,9 +450,9 @@ async fn where_nothing_was_claimed_there_is_no_record(engine: Engine) {
     let container = Waiting::named(engine, "none").await;
     assert!(!container.engine.has_record(&container.id, &run("a"), None).await.unwrap());
     assert_eq!(container.engine.read_record(&container.id, &run("a"), None).await.unwrap(), None);
-    let missing = container.engine.read_output(&container.id, &run("a"), None, [0, 0]).await;
+    let missing = container.engine.read_output(&container.id, &run("a"), None, [0, 0], [u64::MAX; 2]).await;
     assert_eq!(missing.err().map(|error| error.kind()), Some(ErrorKind::NotFound));
-    let mut followed = container.engine.follow_supervised(&container.id, &run("a"), None, [0, 0]).await.unwrap();
+    let mut followed = container.engine.follow_supervised(&container.id, &run("a"), None, [0, 0], None).await.unwrap();
     assert_eq!(listen(&mut followed).await.end, SupervisedEnd::NoClaim);
     container.engine.clean_output(&container.id, &[run("a")], None).await.unwrap();
     container.engine.stop_supervised(&container.id, &run("a"), None, StopReason::Stop, Duration::ZERO).await.unwrap();
@@ -481,7 +482,7 @@ async fn costs(engine: Engine) {
     container.engine.read_record(&container.id, &run("00"), None).await.unwrap();
     let record = begun.elapsed();
     let begun = Instant::now();
-    let mut followed = container.engine.follow_supervised(&container.id, &run("00"), None, [0, 0]).await.unwrap();
+    let mut followed = container.engine.follow_supervised(&container.id, &run("00"), None, [0, 0], None).await.unwrap();
     listen(&mut followed).await;
     println!(
         "installed {installed:.1?}; bare {bare:.1?}, supervised {supervised:.1?} ({:.2}); record read {record:.1?}; followed {:.1?}",

@@ -54,6 +54,7 @@ impl Code {
             fingerprint: spec.program.fingerprint(),
             effective: Effective::default(),
             capture: Capture::Attached { reason: String::new() },
+            log_limit: None,
             marked_at: None,
             attempt: 1,
             claimed_at: THEN,

@@ -17,7 +17,7 @@ use crate::{disk, process, run, spool};
 /// How long a run may be silent before it is asked whether anybody still lives to write something.
 const SILENCE: Duration = Duration::from_secs(1);
 
-pub(crate) fn follow(place: &Place, from: [u64; 2]) -> Result<ExitCode, String> {
+pub(crate) fn follow(place: &Place, from: [u64; 2], limit: u64) -> Result<ExitCode, String> {
     let changes = Changes::of(place).map_err(|error| format!("{}: {error}", place.gate()))?;
     let mut teller = Teller::new(place, from);
     if let Some(started) = disk::read_started(place) {
@@ -32,17 +32,17 @@ pub(crate) fn follow(place: &Place, from: [u64; 2]) -> Result<ExitCode, String> 
         let exit = disk::read_exit(place);
         let told = match &exit {
             Some(exit) => {
-                teller.tell_exit(exit);
+                teller.tell_exit(exit, limit);
                 false
             }
-            None => teller.tell_output([u64::MAX; 2], false),
+            None => teller.tell_output([limit; 2], false),
         };
         if exit.is_none() && !told && looked.is_none_or(|at| at.elapsed() >= SILENCE) {
             looked = Some(Instant::now());
             let record = disk::read_record(place);
             // It may have ended between the two looks.
             if record.exit.is_none() && !process::somebody_lives(&record) && disk::read_exit(place).is_none() {
-                return Ok(abandoned(place, teller));
+                return Ok(abandoned(place, teller, limit));
             }
         }
         if teller.listener.progress() != progress.0 || teller.listener.is_idle() {
@@ -69,7 +69,7 @@ pub(crate) fn follow(place: &Place, from: [u64; 2]) -> Result<ExitCode, String> 
     Ok(ExitCode::FAILURE)
 }
 
-fn abandoned(place: &Place, mut teller: Teller) -> ExitCode {
+fn abandoned(place: &Place, mut teller: Teller, limit: u64) -> ExitCode {
     // What the supervisor could still write, it had written when it was looked for.
     let mut said = false;
     while !teller.listener.is_gone() {
@@ -77,7 +77,7 @@ fn abandoned(place: &Place, mut teller: Teller) -> ExitCode {
             if said {
                 return ExitCode::SUCCESS;
             }
-            if !teller.tell_output([u64::MAX; 2], true) && teller.listener.is_idle() {
+            if !teller.tell_output([limit; 2], true) && teller.listener.is_idle() {
                 teller.say(&teller::abandoned(place));
                 said = true;
             }

@@ -80,6 +80,24 @@ pub enum FrameError {
 const HEAD: usize = 5;
 
 impl Frame {
+    /// What it is, for people who do not expect it. Never its contents: output may be long, and is not ours.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "a greeting",
+            Self::Started(_) => "a start",
+            Self::Output(..) => "output",
+            Self::Exited(_) => "an end",
+            Self::Refused => "a refusal",
+            Self::FailedToStart(_) => "a failed start",
+            Self::StdinIncomplete(_) => "an incomplete stdin",
+            Self::Unusable(_) => "its inability",
+            Self::NoClaim => "the absence of a claim",
+            Self::Abandoned(_) => "an abandoned run",
+            Self::Port(_) => "the state of a port",
+            Self::Done => "success",
+        }
+    }
+
     /// The frame as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let (kind, payload) = match self {
@@ -120,21 +138,33 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Takes frames out of bytes that come cut anywhere.
+///
+/// # Guarantees
+/// Its work is linear in what comes, however that is cut. Where all whole frames are taken out after each [`Decoder::push`], it
+/// holds less than one frame. A frame that is too long is refused by its head.
 #[derive(Debug, Default)]
 pub struct Decoder {
     pending: Vec<u8>,
+    /// Where the next frame begins in it.
+    begin: usize,
 }
 
 impl Decoder {
     /// Adds bytes.
     pub fn push(&mut self, bytes: &[u8]) {
+        // Once for each piece, and what is moved then is a part of the piece before.
+        self.pending.drain(..self.begin);
+        self.begin = 0;
         self.pending.extend_from_slice(bytes);
     }
 
     /// The next whole frame.
+    ///
+    /// # Errors
+    /// Nothing that follows can be understood: the decoder is of no more use.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
-            let Some((head, rest)) = self.pending.split_first_chunk::<HEAD>() else { return Ok(None) };
+            let Some((head, rest)) = self.pending[self.begin..].split_first_chunk::<HEAD>() else { return Ok(None) };
             let [kind, length @ ..] = *head;
             let length = u32::from_be_bytes(length) as usize;
             if length > LONGEST {
@@ -142,7 +172,7 @@ impl Decoder {
             }
             let Some(payload) = rest.get(..length) else { return Ok(None) };
             let frame = decode(kind, payload)?;
-            self.pending.drain(..HEAD + length);
+            self.begin += HEAD + length;
             if frame.is_some() {
                 return Ok(frame);
             }
@@ -151,7 +181,12 @@ impl Decoder {
 
     /// Whether a part of a frame is left.
     pub fn is_in_the_middle(&self) -> bool {
-        !self.pending.is_empty()
+        self.begin < self.pending.len()
+    }
+
+    /// How many bytes it holds.
+    pub fn held(&self) -> usize {
+        self.pending.len() - self.begin
     }
 }
 

@@ -26,7 +26,8 @@ pub(crate) enum Came {
 }
 
 /// # Guarantees
-/// What is kept is always the beginning: after the first byte that is dropped, everything is dropped and counted.
+/// What is kept is always the beginning: after the first byte that is dropped, everything is dropped and counted, but for the
+/// last bytes, which the record holds.
 pub(crate) struct Intake {
     stream: Stream,
     pipe: Option<OwnedFd>,
@@ -186,7 +187,8 @@ impl Intake {
         let left = self.left.unwrap_or_default();
         let bytes = self.total + left;
         let kept = if self.dropping { self.kept } else { self.limit.min(self.kept + left) };
-        let tail = if kept < bytes { hex(&self.tail[self.tail.len().saturating_sub(TAIL)..]) } else { String::new() };
+        let has_tail = kept < bytes && self.limit > 0;
+        let tail = if has_tail { hex(&self.tail[self.tail.len().saturating_sub(TAIL)..]) } else { String::new() };
         Written { bytes, kept, held_open, tail }
     }
 }

@@ -66,13 +66,17 @@ pub const ROOT: &str = "/.oncelet";
 pub const ORDER_VARIABLE: &str = "ONCELET_ORDER";
 
 /// Room that is kept for the record of the end before a program is started: no record of an end is longer.
-pub const ROOM: usize = 16 * 1024;
+pub const ROOM: usize = 40 * 1024;
 
 /// Longer files are no parts of a record. The longest is a claim: its description comes in an environment variable.
 pub const LARGEST_PART: u64 = 256 * 1024;
 
-/// How many of the last bytes of a stream stand in the record of the end where not all of them were kept.
-pub const TAIL: usize = 2048;
+/// How many of the last bytes of a stream stand in the record of the end where not all of them were kept. In hex, those of both
+/// streams take most of [`ROOM`].
+pub const TAIL: usize = 8 * 1024;
+
+/// No segment of the spool is longer. One that is was not written by a supervisor.
+pub const LONGEST_SEGMENT: u64 = 1024 * 1024;
 
 /// The names of the files of a run, below its gate.
 pub mod file {
@@ -149,7 +153,9 @@ impl Place {
     /// The stream and the offset of a segment, by its name.
     pub fn parse_segment(name: &str) -> Option<(Stream, u64)> {
         let (stream, offset) = name.split_once('.')?;
-        Some((Stream::ALL.into_iter().find(|it| it.name() == stream)?, offset.parse().ok()?))
+        let is_offset = offset.len() == 20 && offset.bytes().all(|digit| digit.is_ascii_digit());
+        let stream = Stream::ALL.into_iter().find(|it| it.name() == stream)?;
+        Some((stream, offset.parse().ok().filter(|_| is_offset)?))
     }
 }
 
@@ -235,7 +241,8 @@ pub enum Task {
         /// What the program reads from its stdin. It is empty where nothing is given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stdin: Option<StdinDigest>,
-        /// How many bytes of each output are wanted; what comes after is counted.
+        /// How many bytes of each output are wanted. What comes after is counted, and the last [`TAIL`] bytes of it are kept, unless
+        /// none are wanted at all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         log_limit: Option<u64>,
         /// What a daemon needs that has lost its store: kept in the claim, never read here. Secrets masked.
@@ -252,6 +259,9 @@ pub enum Task {
         stdout_from: u64,
         /// How many bytes of stderr are known.
         stderr_from: u64,
+        /// How many bytes of each output are wanted, as in [`Task::Run`]: what lies in the spool may not be the supervisor's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        log_limit: Option<u64>,
     },
     /// End the program and all its children: SIGTERM, the grace, SIGKILL. Answers [`frame::Frame::Done`] when
     /// nothing of it is left, or nothing was running.
@@ -407,7 +417,7 @@ pub struct Written {
     /// Whether processes that it left behind still hold it open. What they write is discarded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held_open: bool,
-    /// The last [`TAIL`] bytes in hex, where not all of them were kept.
+    /// The last [`TAIL`] bytes in hex, where not all of them were kept, and any are wanted.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tail: String,
 }

@@ -62,8 +62,8 @@ fn carry_out(order: Order) -> Result<ExitCode, String> {
             let terms = run::Terms { nonce, timeout_seconds, grace_seconds, stdin, log_limit, description };
             run::run(&home::mine(&place), &terms, &command)
         }
-        Task::Follow { place, stdout_from, stderr_from } => match home::find(&place)? {
-            Some(place) => follow::follow(&place, [stdout_from, stderr_from]),
+        Task::Follow { place, stdout_from, stderr_from, log_limit } => match home::find(&place)? {
+            Some(place) => follow::follow(&place, [stdout_from, stderr_from], log_limit.unwrap_or(u64::MAX)),
             None => {
                 answer(&Frame::NoClaim);
                 Ok(ExitCode::SUCCESS)

@@ -3,16 +3,17 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
-use oncelet_shim::{Place, Stream};
+use oncelet_shim::{LONGEST_SEGMENT, Place, Stream};
+use rustix::fs::OFlags;
 
 use crate::{disk, home, limits};
 
-/// How long a segment is at most.
-const LARGEST: u64 = 1024 * 1024;
-/// Shorter ones are not worth a file.
+/// How many entries of the spool are looked at: the program may have put others there.
+const MOST: usize = 65_536;
+/// Shorter segments are not worth a file.
 const SMALLEST: u64 = 4096;
 /// After how long it is looked again whether there is room.
 const RETRY: Duration = Duration::from_millis(100);
@@ -49,7 +50,7 @@ impl Spool {
     pub(crate) fn make(place: &Place) -> io::Result<Self> {
         home::clear(&place.spool())?;
         DirBuilder::new().mode(0o700).create(place.spool())?;
-        let largest = limits::largest_file().unwrap_or(u64::MAX).min(LARGEST);
+        let largest = limits::largest_file().unwrap_or(u64::MAX).min(LONGEST_SEGMENT);
         Ok(Self { place: place.clone(), largest, segments: Default::default(), full_until: None, removed: 0 })
     }
 
@@ -181,7 +182,7 @@ impl Spool {
 
 /// The segments on the disk, in order.
 fn list(place: &Place) -> Vec<(Stream, u64)> {
-    let entries = fs::read_dir(place.spool()).into_iter().flatten();
+    let entries = fs::read_dir(place.spool()).into_iter().flatten().take(MOST);
     let mut all: Vec<_> = entries.filter_map(|entry| Place::parse_segment(entry.ok()?.file_name().to_str()?)).collect();
     all.sort_unstable_by_key(|(stream, begin)| (*stream as usize, *begin));
     all
@@ -231,7 +232,7 @@ impl Reader {
         let last = list(&self.place).into_iter().rfind(|(stream, _)| *stream == self.stream);
         let end = last.and_then(|(stream, begin)| {
             let length = fs::symlink_metadata(self.place.segment(stream, begin)).ok()?.len();
-            Some(begin + length)
+            Some(begin.saturating_add(length.min(LONGEST_SEGMENT)))
         });
         end.unwrap_or_default().saturating_sub(self.offset)
     }
@@ -249,9 +250,12 @@ impl Reader {
                     None => return 0,
                 },
             };
-            let read = file.read_at(buffer, self.offset - begin).unwrap_or_default();
+            // The program could have made it longer.
+            let most = LONGEST_SEGMENT.saturating_sub(self.offset - begin);
+            let most = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
+            let read = file.read_at(&mut buffer[..most], self.offset - begin).unwrap_or_default();
             self.offset += read as u64;
-            if read > 0 || self.offset == begin {
+            if read > 0 || self.offset == begin || buffer.is_empty() {
                 return read;
             }
             // At its end: the next one begins here, once it is there.

@@ -83,7 +83,7 @@ impl Teller {
         }
         if self.pieces >= ROUND {
             self.pieces = 0;
-            let ahead = self.readers.iter().map(Reader::ahead).sum();
+            let ahead = self.readers.iter().map(Reader::ahead).fold(0, u64::saturating_add);
             if !urgent && ahead > LONGEST_REST && ahead > self.was_ahead {
                 self.silent_until = Some(Instant::now() + BREATH);
             }
@@ -120,9 +120,9 @@ impl Teller {
         piece.len()
     }
 
-    /// Tells the end, after what is left of the output; a long rest is left to be read from the disk.
-    pub(crate) fn tell_exit(&mut self, exit: &Exit) {
-        let ends = Stream::ALL.map(|stream| exit.written(stream).kept);
+    /// Tells the end, after what is left of the output, up to `limit`; a long rest is left to be read from the disk.
+    pub(crate) fn tell_exit(&mut self, exit: &Exit, limit: u64) {
+        let ends = Stream::ALL.map(|stream| exit.written(stream).kept.min(limit));
         let rest = ends.iter().zip(&self.readers).map(|(end, reader)| end.saturating_sub(reader.offset()));
         if rest.fold(0, u64::saturating_add) <= LONGEST_REST {
             while self.listener.is_idle() && self.tell_piece(ends) {}

@@ -251,7 +251,7 @@ impl Watch<'_> {
         let ends = [intakes[0].settled(), intakes[1].settled()];
         let is_whole = intakes.iter().all(|intake| intake.is_whole() && intake.memory().is_empty());
         if let Some(exit) = self.exit.as_ref().filter(|_| is_whole) {
-            teller.tell_exit(exit);
+            teller.tell_exit(exit, u64::MAX);
             return false;
         }
         let mut told = teller.tell_output(ends, spool.is_full() || self.exit.is_some());

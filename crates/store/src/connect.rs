@@ -19,7 +19,7 @@ use crate::sidecar::Sidecar;
 /// `oncl`, as in the first migration.
 const APPLICATION_ID: i64 = 0x6f6e_636c;
 /// The schema that this release knows.
-const SCHEMA: i64 = 3;
+const SCHEMA: i64 = 4;
 /// The lowest schema whose code may write to a store of [`SCHEMA`].
 const MIN_WRITER: i64 = 2;
 /// SQLite before it can corrupt a database to which several connections write.

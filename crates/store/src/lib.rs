@@ -30,6 +30,7 @@ mod open;
 mod owner;
 mod reserve;
 mod row;
+mod secrets;
 mod sidecar;
 mod store;
 mod writer;

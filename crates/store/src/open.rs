@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::dir::{self, StoreDir};
 use crate::lock::WriteLock;
 use crate::owner::{self, OwnerId, SignOfLife};
+use crate::secrets::SecretKey;
 use crate::sidecar::Sidecar;
 use crate::store::{Daemon, Store};
 use crate::writer::Writer;
@@ -39,11 +40,17 @@ impl Store {
         let mut conn = connect::connect(&dir, &sidecar).await?;
         let id = OwnerId::new();
         let life = SignOfLife::create(&dir.owners(), id).map_err(|error| dir.file_error(dir.owners(), error))?;
+        let secret_key = SecretKey::of(&mut conn).await.map_err(|error| dir.database_error(error))?;
         let row = introduce(&mut conn, &dir, id, now).await.map_err(|error| dir.database_error(error))?;
         drop(lock);
         let uuid = sidecar.uuid;
         let writer = Writer::spawn(dir.clone(), sidecar, conn, min_free, life);
-        Ok(Self::assemble(connect::reader_pool(&dir), dir, uuid, Some(Daemon { id, row, min_free, writer })))
+        Ok(Self::assemble(
+            connect::reader_pool(&dir),
+            dir,
+            uuid,
+            Some(Daemon { id, row, min_free, secret_key, writer }),
+        ))
     }
 
     /// Opens the store in `dir` for reading. Makes nothing.

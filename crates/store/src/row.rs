@@ -14,7 +14,7 @@ use crate::owner::OwnerId;
 macro_rules! select_run {
     ($tail:literal) => {
         concat!(
-            "SELECT run.*, owner.uuid AS owner, spec.fingerprint, spec.program, spec.effective \
+            "SELECT run.*, owner.uuid AS owner, spec.fingerprint, spec.program, spec.effective, spec.log_limit \
              FROM run JOIN run_spec AS spec ON spec.run_id = run.id LEFT JOIN owner ON owner.id = run.owner_id ",
             $tail
         )
@@ -55,6 +55,7 @@ struct Columns {
     fingerprint: String,
     program: String,
     effective: String,
+    log_limit: Option<i64>,
 }
 
 impl StoredRun {
@@ -88,6 +89,7 @@ impl StoredRun {
                 "Attached" => Capture::Attached { reason: columns.capture_reason },
                 other => return Err(wrong(id, "run", "capture")(format!("no capture is named {other:?}"))),
             },
+            log_limit: columns.log_limit.and_then(|limit| u64::try_from(limit).ok()),
             marked_at: columns.marked_at.map(timestamp),
             attempt: columns.attempt,
             claimed_at: timestamp(columns.claimed_at),
@@ -184,6 +186,11 @@ pub(crate) fn capture_reason(capture: &Capture) -> &str {
         Capture::Supervised => "",
         Capture::Attached { reason } => reason,
     }
+}
+
+/// A number of bytes as a column. None is as large as one that does not fit.
+pub(crate) fn bytes(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn wrong<E: Into<Box<dyn std::error::Error + Send + Sync>>>(

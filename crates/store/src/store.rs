@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use oncelet_core::{Description, Outcome, Ownership, RunEvent, RunId, RunKey, RunRecord};
+use oncelet_core::{Description, Outcome, Ownership, RunEvent, RunId, RunKey, RunRecord, SecretHash};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row, SqlitePool};
 use uuid::Uuid;
@@ -15,6 +15,7 @@ use crate::dir::{self, StoreDir};
 use crate::log::{self, LogReader, LogSummary, LogWriter, Logs, Stream};
 use crate::owner::OwnerId;
 use crate::row::{StoredRun, select_run};
+use crate::secrets::SecretKey;
 use crate::writer::Writer;
 
 /// The memory of runs. Clones share one store.
@@ -39,6 +40,7 @@ pub(crate) struct Daemon {
     pub(crate) row: i64,
     /// How many bytes must be free on the disk for a claim.
     pub(crate) min_free: u64,
+    pub(crate) secret_key: SecretKey,
     pub(crate) writer: Writer,
 }
 
@@ -108,6 +110,12 @@ impl Store {
     /// Who this daemon is to the store; `None` for a reader.
     pub fn owner(&self) -> Option<&OwnerId> {
         self.0.daemon.as_ref().map(|daemon| &daemon.id)
+    }
+
+    /// What hashes secrets under this store's key.
+    pub fn secret_hash(&self) -> Result<SecretHash, StoreError> {
+        let key = self.daemon()?.secret_key.clone();
+        Ok(Arc::new(move |what, secret| key.hash(what, secret)))
     }
 
     /// The run of a key, and whose it is.

@@ -23,6 +23,7 @@ pub(crate) fn the_effective_environment_and_arguments_are_what_the_program_got(w
         "command": "/bin/sh",
         "args": ["-c", "env; echo \"args=$*\"", "sh", "$(URL)", "$$(URL)", "$(NOBODY)"],
         "envFiles": [env_file],
+        "envFilesVisible": true,
         "env": [
             {"name": "LEVEL", "value": "manifest"},
             {"name": "HOST", "valueFrom": {"configMapKeyRef": {"name": "app", "key": "host"}}},

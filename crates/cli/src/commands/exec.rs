@@ -30,6 +30,7 @@ pub(crate) async fn exec(args: Exec) -> Result<ExitCode> {
     spec.stdin = stdin.input().map(Input::declared);
     let (name, mut spec) = named(args.name, &target, spec);
     // When it is started is no part of what is run.
+    spec.log_limit_bytes = args.log_limit;
     spec.wait_for_port = args.wait_for_port.map(|port| WaitForPort { port: port.into(), ..WaitForPort::default() });
     // From here on there may be something to take back.
     let signals = Signals::listen()?;

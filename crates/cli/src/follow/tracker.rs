@@ -219,6 +219,19 @@ fn failure_code(status: &ContainerExecStatus) -> u8 {
     if reason == Some("CommandNotFound") { NOT_FOUND } else { NOT_EXECUTABLE }
 }
 
+/// What to say where not all that the program wrote was kept, and so printed: an exit code alone would not tell it.
+pub(super) fn incomplete(status: &oncelet_api::ContainerExecStatus) -> Option<String> {
+    let of = |name: &str, output: &Option<oncelet_api::Output>| {
+        let missing = output.as_ref()?.missing_bytes?;
+        Some(format!("{missing} bytes of {name}"))
+    };
+    let missing: Vec<_> = of("stdout", &status.stdout).into_iter().chain(of("stderr", &status.stderr)).collect();
+    let what = missing.join(" and ");
+    (!missing.is_empty()).then(|| {
+        format!("warning: {what} were not kept: the output is longer than logLimitBytes, or there was no room for it")
+    })
+}
+
 /// What differs between the program that is declared and the one that ran.
 pub(super) fn drift(status: &ContainerExecStatus) -> Option<String> {
     condition(status, condition::SPEC_DRIFTED).filter(|it| it.status == "True").map(|it| it.message.clone())

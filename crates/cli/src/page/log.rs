@@ -2,6 +2,7 @@
 //!
 //! - `{"stream": "stdout", "at": TIME, "text": "…"}`: output, in the order in which it was received as far as that is known.
 //! - `{"stream": "stdout", "skipped": BYTES}`: so much before it is not shown.
+//! - `{"stream": "stdout", "missing": BYTES}`: so much was not kept, and what follows is the end of the output.
 //! - `{"end": true}`: the run is over, and this was all.
 //! - `{"trouble": "…"}`: the log cannot be read any further.
 
@@ -13,7 +14,7 @@ use axum::response::Response;
 use futures::stream;
 use jiff::Timestamp;
 use oncelet_core::RunId;
-use oncelet_store::{Chunk, LogReader, Store, StoreError, Stream};
+use oncelet_store::{Chunk, LogReader, LogSummary, Store, StoreError, Stream};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -81,6 +82,12 @@ async fn send(store: &Store, run: RunId, mut streams: Vec<Output>, to: &mpsc::Se
             }
         }
         if over && idle {
+            let logs = store.logs(run).await?;
+            for output in &mut streams {
+                for piece in output.rest(logs.get(output.stream)) {
+                    let _ = to.send(piece).await;
+                }
+            }
             let _ = to.send(json!({"end": true})).await;
             return Ok(());
         }
@@ -95,6 +102,16 @@ async fn send(store: &Store, run: RunId, mut streams: Vec<Output>, to: &mpsc::Se
 }
 
 impl Output {
+    /// The end of an output that is not kept as a whole.
+    fn rest(&mut self, log: &LogSummary) -> Vec<Value> {
+        let Some((missing, tail)) = log.cut() else { return Vec::new() };
+        let stream = self.stream.as_str();
+        let gap = (missing > 0).then(|| json!({"stream": stream, "missing": missing}));
+        let text = self.decoder.push(tail);
+        let text = (!text.is_empty()).then(|| json!({"stream": stream, "at": null, "text": text}));
+        gap.into_iter().chain(text).collect()
+    }
+
     /// A chunk as what is sent, cut where the time of receipt changes.
     fn pieces(&mut self, chunk: &Chunk) -> Vec<(Option<Timestamp>, Value)> {
         let length = chunk.bytes.len() as u64;

@@ -105,6 +105,7 @@ mod tests {
             program,
             effective: Effective::default(),
             capture: Capture::Supervised,
+            log_limit: None,
             marked_at: None,
             attempt: 1,
             claimed_at: NOON,

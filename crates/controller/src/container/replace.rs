@@ -156,12 +156,7 @@ enum Aside {
 }
 
 /// The container of this ID, where it is about to be replaced for an object of this name.
-async fn set_aside(
-    ctx: &Ctx,
-    container: &Container,
-    us: Us<'_>,
-    id: &ContainerId,
-) -> Result<Option<Aside>, Error> {
+async fn set_aside(ctx: &Ctx, container: &Container, us: Us<'_>, id: &ContainerId) -> Result<Option<Aside>, Error> {
     let Some(mut old) = ctx.engine.container(id.as_str()).await? else { return Ok(None) };
     own_labels(&ctx.engine, &mut old).await?;
     if old.name != aside(&engine_name(container), &old.id) {

@@ -120,8 +120,13 @@ impl Watch {
                     }
                 }
                 Step::Follow => {
-                    let from = self.outputs.offsets();
-                    match self.ctx.engine.follow_supervised(&self.container, &self.digest, self.user(), from).await {
+                    let (from, limit) = (self.outputs.offsets(), self.run.log_limit);
+                    match self
+                        .ctx
+                        .engine
+                        .follow_supervised(&self.container, &self.digest, self.user(), from, limit)
+                        .await
+                    {
                         Ok(stream) => {
                             tracing::info!(run = %self.record.id, key = %self.record.key, "listening to its supervisor again");
                             self.listen(stream, false).await
@@ -305,13 +310,16 @@ impl Watch {
         }
         let description = found.and_then(|record| record.claim.as_ref()).and_then(described);
         let other = description.filter(|it| it.key == self.record.key && !it.is_of(&self.record));
-        let Some(description) = other else { return true };
+        let Some(mut description) = other else { return true };
+        description.log_limit = description.log_limit_within(self.run.log_limit);
         tracing::warn!(
             run = %self.record.id,
             "the container remembers a run that the store does not: its record is taken, and nothing is started"
         );
         match record("record", || self.store.adopt(&self.run.lease, &description)).await {
             Some(record) => {
+                self.run.log_limit = record.log_limit;
+                self.outputs = Outputs::open(&self.store, &self.run, self.ctx.now).await;
                 self.record = record;
                 self.wake();
                 true

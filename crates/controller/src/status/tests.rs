@@ -25,12 +25,13 @@ fn record(state: RunState) -> Box<RunRecord> {
         fingerprint: program.fingerprint(),
         program,
         effective: Effective {
-            args: vec![Text { text: "<from secret db/password>".into(), secret_sha256: Some("00".into()) }],
-            env: vec![("A".into(), Text { text: "1".into(), secret_sha256: None })],
+            args: vec![Text { text: "<from secret db/password>".into(), secret_hmac: Some("00".into()) }],
+            env: vec![("A".into(), Text { text: "1".into(), secret_hmac: None })],
             stdin: None,
         },
         capture: Capture::Supervised,
 
+        log_limit: None,
         marked_at: None,
         attempt: 1,
         claimed_at: NOON,

@@ -40,6 +40,7 @@ fn record(state: RunState) -> Box<RunRecord> {
         effective: Effective::default(),
         capture: Capture::Supervised,
 
+        log_limit: None,
         marked_at: None,
         attempt: 1,
         claimed_at: NOON,

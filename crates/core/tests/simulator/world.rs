@@ -392,6 +392,7 @@ impl World {
             fingerprint: spec.program.fingerprint(),
             effective: Effective::default(),
             capture,
+            log_limit: None,
             marked_at: None,
             attempt: 1,
             claimed_at: self.now,

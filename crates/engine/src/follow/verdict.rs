@@ -5,6 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::sleep;
 
 use super::{Case, Held, StreamEnd};
+use crate::words::shown;
 use crate::{Error, ExecEnd, ExecState, LostReason, OutputStream, Product, exec::Inspected, start_failure};
 
 /// Docker's code for every failure to start, and its invention where its own end of a stream broke.
@@ -168,13 +169,15 @@ impl Case {
 }
 
 fn failed_to_start(message: String) -> ExecEnd {
-    ExecEnd::FailedToStart { reason: start_failure::reason(&message), message }
+    // It came over the program's own stream.
+    ExecEnd::FailedToStart { reason: start_failure::reason(&message), message: shown(&message) }
 }
 
 fn no_exit_code() -> ExecEnd {
     lost(LostReason::NoExitCode, "the engine names no exit code".to_owned())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "made for it")]
 pub(super) fn lost(reason: LostReason, message: String) -> ExecEnd {
-    ExecEnd::Lost { reason, message }
+    ExecEnd::Lost { reason, message: shown(&message) }
 }

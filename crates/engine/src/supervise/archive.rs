@@ -1,13 +1,13 @@
 //! Reads what supervisors left on a container's disk, from outside: also while the container does not run.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use oncelet_shim::{LARGEST_PART, Place, Record, Stream as Output, file};
+use oncelet_shim::{LARGEST_PART, LONGEST_SEGMENT, Place, Record, Stream as Output, file};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
@@ -19,6 +19,8 @@ use crate::{ContainerId, Engine, Error, ErrorKind, OutputStream};
 
 /// How much is read at a time.
 const PIECE: usize = 256 * 1024;
+/// How many files there are at most where a run's output is. Segments of a small disk are small, and few.
+const MOST_ENTRIES: u32 = 65_536;
 /// How much of a gate is read at once. A record is smaller; where there is more, its parts are read one by one.
 const LARGEST_RECORD: usize = 1024 * 1024;
 /// How much of an archive is read to see its first head, which names and times may precede.
@@ -189,17 +191,21 @@ impl Engine {
         }
     }
 
-    /// What a program wrote, as far as it is on the container's disk and not known yet: `from` tells how many bytes of stdout and of
-    /// stderr are. The pieces of each stream come in order, with the offset at which they begin.
+    /// What a program wrote, as far as it is on the container's disk and wanted: of stdout and of stderr, the bytes from `from` up to
+    /// `to`. The pieces of each stream come in order and without a gap, with the offset at which they begin.
+    ///
+    /// What lies there may not be the supervisor's: a program that runs as the same user can change it. A segment that is longer than
+    /// any, more than fits into `to`, or too many entries end the reading before they are read.
     ///
     /// # Errors
-    /// `NotFound` where there is no output (any more), or no such container.
+    /// `NotFound` where there is no output (any more), or no such container; `Protocol` where it is not a supervisor's.
     pub async fn read_output(
         &self,
         container: &ContainerId,
         run: &str,
         user: Option<&str>,
         from: [u64; 2],
+        to: [u64; 2],
     ) -> Result<BoxStream<'static, Result<(OutputStream, u64, Bytes), Error>>, Error> {
         let missing = |what: String| Error::NotFound { what };
         let found = self.find(container, run, user).await?.filter(|found| found.record.unsound.is_none());
@@ -215,13 +221,12 @@ impl Engine {
         };
         let pieces = futures::stream::iter([Ok(first)]).chain(pieces).map_err(io::Error::other);
         let endpoint = self.endpoint().to_owned();
-        let broken = move |error: io::Error| Error::unreachable(&endpoint, error);
-        let entries = tokio_tar::Archive::new(StreamReader::new(pieces)).entries().map_err(&broken)?;
-        let segments = Segments { entries, owners, from, open: None };
+        let segments =
+            Segments::new(StreamReader::new(pieces), owners, from, to).map_err(|error| broken(&endpoint, error))?;
         let pieces = futures::stream::try_unfold(segments, |mut segments| async {
             Ok(segments.next().await?.map(|piece| (piece, segments)))
         });
-        Ok(pieces.map_err(broken).boxed())
+        Ok(pieces.map_err(move |error| broken(&endpoint, error)).boxed())
     }
 
     fn download(&self, container: &ContainerId, path: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
@@ -247,16 +252,40 @@ impl Engine {
     }
 }
 
+/// What is wrong with an archive: what breaks its way here may pass, what it is stays.
+fn broken(endpoint: &str, error: io::Error) -> Error {
+    let is_way = error.get_ref().is_some_and(|source| source.is::<Error>()) || error.kind() == ErrorKind::UnexpectedEof;
+    if is_way { Error::unreachable(endpoint, error) } else { Error::protocol(endpoint, error) }
+}
+
 /// The segments in the archive of a run's output. An engine puts them there by name, and so in order.
 struct Segments<R: AsyncRead + Unpin> {
     entries: tokio_tar::Entries<R>,
     owners: Owners,
-    from: [u64; 2],
+    /// Up to where each stream was read, and is wanted.
+    at: [u64; 2],
+    to: [u64; 2],
+    /// How many entries may still come, and how many bytes in them.
+    entries_left: u32,
+    bytes_left: u64,
     /// The one that is read, and where the next piece begins.
     open: Option<(Output, u64, tokio_tar::Entry<tokio_tar::Archive<R>>)>,
 }
 
 impl<R: AsyncRead + Unpin> Segments<R> {
+    fn new(archive: R, owners: Owners, from: [u64; 2], to: [u64; 2]) -> io::Result<Self> {
+        Ok(Self {
+            owners,
+            entries: tokio_tar::Archive::new(archive).entries()?,
+            at: from,
+            to,
+            entries_left: MOST_ENTRIES,
+            // A segment of each may go beyond.
+            bytes_left: to[0].saturating_add(to[1]).saturating_add(2 * LONGEST_SEGMENT),
+            open: None,
+        })
+    }
+
     async fn next(&mut self) -> io::Result<Option<(OutputStream, u64, Bytes)>> {
         loop {
             if let Some((stream, offset, segment)) = &mut self.open {
@@ -264,6 +293,12 @@ impl<R: AsyncRead + Unpin> Segments<R> {
                 if segment.read_buf(&mut piece).await? > 0 {
                     let begin = *offset;
                     *offset += piece.len() as u64;
+                    let wanted = self.to[*stream as usize].saturating_sub(begin);
+                    piece.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
+                    if piece.is_empty() {
+                        continue;
+                    }
+                    self.at[*stream as usize] = begin + piece.len() as u64;
                     let stream = match stream {
                         Output::Stdout => OutputStream::Stdout,
                         Output::Stderr => OutputStream::Stderr,
@@ -273,16 +308,39 @@ impl<R: AsyncRead + Unpin> Segments<R> {
                 self.open = None;
             }
             let Some(mut segment) = self.entries.next().await.transpose()? else { return Ok(None) };
+            self.check(&segment)?;
             let name = segment.path()?.file_name().and_then(|name| name.to_str()).and_then(Place::parse_segment);
             let Some((stream, begin)) = name else { continue };
             let head = segment.header();
             if !head.entry_type().is_file() || !head.uid().is_ok_and(|owner| self.owners.has(owner)) {
                 continue;
             }
-            let known = self.from[stream as usize].saturating_sub(begin);
-            let skipped = tokio::io::copy(&mut (&mut segment).take(known), &mut tokio::io::sink()).await?;
+            let at = self.at[stream as usize];
+            // What is kept is the beginning: after a gap nothing is wanted.
+            if begin > at || begin.saturating_add(segment.effective_size()) <= at {
+                continue;
+            }
+            let skipped = tokio::io::copy(&mut (&mut segment).take(at - begin), &mut tokio::io::sink()).await?;
             self.open = Some((stream, begin + skipped, segment));
         }
+    }
+
+    /// Refuses an entry by its head: what follows is not read.
+    fn check(&mut self, entry: &tokio_tar::Entry<tokio_tar::Archive<R>>) -> io::Result<()> {
+        let refuse = |what: String| Err(io::Error::new(ErrorKind::InvalidData, what));
+        let kind = entry.header().entry_type();
+        let size = entry.effective_size();
+        if kind.is_gnu_sparse() {
+            return refuse("a file of the output has holes".to_owned());
+        }
+        if size > LONGEST_SEGMENT {
+            return refuse(format!("a file of the output has {size} bytes, more than a supervisor ever writes"));
+        }
+        let (Some(entries), Some(bytes)) = (self.entries_left.checked_sub(1), self.bytes_left.checked_sub(size)) else {
+            return refuse("the output is larger than it can be".to_owned());
+        };
+        (self.entries_left, self.bytes_left) = (entries, bytes);
+        Ok(())
     }
 }
 

@@ -161,7 +161,7 @@ impl Engine {
                 }
                 Ok(Frame::Hello(Hello { problem: Some(problem), .. })) => problem,
                 Ok(Frame::Unusable(refusal)) => refusal.message,
-                Ok(other) => format!("it answered {other:?}"),
+                Ok(other) => format!("it answered with {}", other.name()),
                 Err(SupervisedEnd::FailedToStart { reason: FailureReason::BadUser, .. }) if user.is_some() => {
                     return Ok(None);
                 }

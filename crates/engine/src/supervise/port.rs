@@ -59,7 +59,7 @@ impl PortProbe {
             Ok(Frame::Port(state)) => return Ok(Some(state)),
             Ok(Frame::Done) => return Ok(None),
             Ok(Frame::Unusable(refusal)) => refusal.message,
-            Ok(other) => format!("it answered {other:?}"),
+            Ok(other) => format!("it answered with {}", other.name()),
             Err(SupervisedEnd::FailedToStart { message, .. }) => {
                 if install::is_about_supervisor(&message) {
                     self.engine.forget_supervisor(&self.container);

@@ -3,15 +3,20 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use oncelet_shim::frame::{Decoder, Frame};
-use oncelet_shim::{StartFailure, Stream, Word};
+use oncelet_shim::frame::{Decoder, Frame, Message};
+use oncelet_shim::{PortState, PortTry, StartFailure, Stream, Word};
 
 use super::voice::Voice;
 use super::{SupervisedEnd, SupervisedEvent, install};
+use crate::words::{shown, shown_bytes};
 use crate::{ContainerId, Engine, ExecEnd, ExecEvent, FailureReason, OutputStream, RunningExec};
 
 /// How much of what the supervisor says on stderr is kept: it says nothing there unless it dies.
 const LAST_WORDS: usize = 4096;
+/// How many tries to connect to a port are told; a container has few addresses.
+const MOST_TRIES: usize = 16;
+/// How long an address is, or what became of it.
+const LONGEST_OF_TRY: usize = 100;
 /// How long the supervisor may take to end once everything is stored.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -125,13 +130,14 @@ impl Frames {
         Self { running, decoder: Decoder::default(), stderr: Vec::new() }
     }
 
-    /// The next frame, or what came instead.
+    /// The next frame, its words fit to be shown; or what came instead.
     pub(super) async fn next(&mut self) -> Result<Frame, SupervisedEnd> {
         loop {
             match self.decoder.next_frame() {
-                Ok(Some(frame)) => return Ok(frame),
+                Ok(Some(frame)) => return Ok(fit(frame)),
                 Ok(None) => {}
-                Err(error) => return Err(SupervisedEnd::Lost { message: error.to_string() }),
+                // It may repeat a part of the frame.
+                Err(error) => return Err(SupervisedEnd::Lost { message: shown(&error.to_string()) }),
             }
             match self.running.next().await {
                 Some(ExecEvent::Output { stream: OutputStream::Stdout, bytes }) => self.decoder.push(&bytes),
@@ -147,8 +153,7 @@ impl Frames {
 
     /// What it means that the exec is over and the supervisor has not said so.
     fn without_frame(&self, end: ExecEnd) -> SupervisedEnd {
-        let words = String::from_utf8_lossy(&self.stderr);
-        let words = words.trim();
+        let words = shown_bytes(&self.stderr);
         match end {
             ExecEnd::FailedToStart { reason, message } => SupervisedEnd::FailedToStart { reason, message },
             ExecEnd::Interrupted { message, .. } | ExecEnd::Lost { message, .. } => SupervisedEnd::Lost { message },
@@ -162,6 +167,33 @@ impl Frames {
     }
 }
 
+/// A frame whose words can be shown. Whoever runs code in the container may have written it.
+fn fit(frame: Frame) -> Frame {
+    let message = |message: Message| Message { message: shown(&message.message) };
+    match frame {
+        Frame::FailedToStart(failure) => {
+            Frame::FailedToStart(StartFailure { message: shown(&failure.message), ..failure })
+        }
+        Frame::StdinIncomplete(why) => Frame::StdinIncomplete(message(why)),
+        Frame::Unusable(refusal) => Frame::Unusable(message(refusal)),
+        Frame::Abandoned(words) => Frame::Abandoned(message(words)),
+        Frame::Port(PortState::Closed { tries, loopback_only }) => {
+            let fit = |it: PortTry| PortTry { address: brief(&it.address), problem: brief(&it.problem) };
+            Frame::Port(PortState::Closed {
+                tries: tries.into_iter().take(MOST_TRIES).map(fit).collect(),
+                loopback_only,
+            })
+        }
+        other => other,
+    }
+}
+
+/// One of several words that are shown together.
+fn brief(words: &str) -> String {
+    let words = shown(words);
+    words[..words.floor_char_boundary(LONGEST_OF_TRY)].to_owned()
+}
+
 fn end(frame: Frame) -> SupervisedEnd {
     match frame {
         Frame::Exited(exit) => SupervisedEnd::Exited(exit),
@@ -172,7 +204,7 @@ fn end(frame: Frame) -> SupervisedEnd {
         Frame::NoClaim => SupervisedEnd::NoClaim,
         Frame::Abandoned(words) => SupervisedEnd::Abandoned { message: words.message },
         other @ (Frame::Hello(_) | Frame::Done | Frame::Port(_) | Frame::Started(_) | Frame::Output(..)) => {
-            SupervisedEnd::Lost { message: format!("the supervisor answered {other:?}") }
+            SupervisedEnd::Lost { message: format!("the supervisor answered with {}", other.name()) }
         }
     }
 }

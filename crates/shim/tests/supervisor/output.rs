@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use oncelet_shim::frame::Frame;
-use oncelet_shim::{End, StopReason, Stream, Task, Word};
+use oncelet_shim::{End, StopReason, Stream, TAIL, Task, Word};
 
 use crate::support::{Disk, eventually, exit, listen, listen_as_a_daemon, output, spawn, spawn_under, tell};
 
@@ -60,7 +60,7 @@ fn without_room_and_without_a_listener_the_program_ends_well_and_the_beginning_i
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         assert_eq!((exit.end, exit.stdout.bytes), (End::Code(7), 20_000_000));
         assert!(exit.stdout.kept < 2_000_000, "{:?}", exit.stdout);
-        assert_eq!(exit.stdout.tail(), long()[20_000_000 - 2048..]);
+        assert_eq!(exit.stdout.tail(), long()[20_000_000 - TAIL..]);
         supervisor.kill().unwrap();
         supervisor.wait().unwrap();
         // Whoever comes later gets a beginning, and learns that it is not all.
@@ -103,7 +103,7 @@ fn what_is_beyond_the_limit_costs_no_disk_and_is_counted() {
     let written = &exit(&frames).stdout;
     assert_eq!((code, written.bytes, written.kept), (Some(7), 20_000_000, 1000));
     assert_eq!(output(&frames, Stream::Stdout).as_bytes(), &long()[..1000]);
-    assert_eq!(written.tail(), long()[20_000_000 - 2048..]);
+    assert_eq!(written.tail(), long()[20_000_000 - TAIL..]);
 
     let mut quiet = spawn(disk.limited("b", 1000), &["/bin/sh", "-c", LONG]);
     drop(quiet.stdin.take());

@@ -61,7 +61,7 @@ impl Disk {
     }
 
     pub(crate) fn follow(&self, run: &str, from: [u64; 2]) -> Task {
-        Task::Follow { place: self.place(run), stdout_from: from[0], stderr_from: from[1] }
+        Task::Follow { place: self.place(run), stdout_from: from[0], stderr_from: from[1], log_limit: None }
     }
 
     pub(crate) fn exit(&self, run: &str) -> Option<Exit> {

@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 
 use super::{Lease, expect_one, run_by_id};
 use crate::StoreError;
-use crate::row::nanos;
+use crate::row::{bytes, nanos};
 use crate::writer::Change;
 
 /// Gives a run that is about to start the program and the object of the run that the container holds instead.
@@ -50,13 +50,16 @@ impl Change for Adopt {
             .execute(&mut *conn)
             .await?;
         expect_one(&done)?;
-        let done = sqlx::query("UPDATE run_spec SET fingerprint = ?2, program = ?3, effective = ?4 WHERE run_id = ?1")
-            .bind(run.0)
-            .bind(self.description.program.fingerprint().to_string())
-            .bind(&self.program)
-            .bind(&self.effective)
-            .execute(&mut *conn)
-            .await?;
+        let done = sqlx::query(
+            "UPDATE run_spec SET fingerprint = ?2, program = ?3, effective = ?4, log_limit = ?5 WHERE run_id = ?1",
+        )
+        .bind(run.0)
+        .bind(self.description.program.fingerprint().to_string())
+        .bind(&self.program)
+        .bind(&self.effective)
+        .bind(self.description.log_limit.map(bytes))
+        .execute(&mut *conn)
+        .await?;
         expect_one(&done)?;
         Ok(run_by_id(conn, run).await?.map(|stored| stored.record))
     }

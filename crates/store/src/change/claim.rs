@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Lease, expect, expect_one};
 use crate::StoreError;
-use crate::row::{StoredRun, capture_reason, nanos, select_run};
+use crate::row::{StoredRun, bytes, capture_reason, nanos, select_run};
 use crate::writer::Change;
 
 /// What to claim, and what would run.
@@ -30,6 +30,8 @@ pub struct NewRun {
     pub program: Program,
     /// What it gets, secrets masked.
     pub effective: Effective,
+    /// How many bytes of each output are kept.
+    pub log_limit: u64,
     /// Who watches over it.
     pub capture: Capture,
     /// The time.
@@ -69,6 +71,7 @@ struct Row<'a> {
     fingerprint: String,
     program: &'a str,
     effective: &'a str,
+    log_limit: i64,
 }
 
 /// The runs that have the nonces of the claims in `?1`, each with its claim as `new`.
@@ -140,11 +143,13 @@ fn rows(claims: &[&MakeClaim]) -> Result<String, StoreError> {
 /// Writes what the runs are for that have the nonces of these claims, of which there must be so many.
 async fn write_specs(rows: &str, count: u64, conn: &mut SqliteConnection) -> Result<(), StoreError> {
     let done = sqlx::query(concat!(
-        "INSERT INTO run_spec (run_id, fingerprint, program, effective) \
-         SELECT run.id, new.value ->> 'fingerprint', new.value ->> 'program', new.value ->> 'effective' ",
+        "INSERT INTO run_spec (run_id, fingerprint, program, effective, log_limit) \
+         SELECT run.id, new.value ->> 'fingerprint', new.value ->> 'program', new.value ->> 'effective', \
+                new.value ->> 'log_limit' ",
         from_claims!(),
         " ON CONFLICT (run_id) DO UPDATE \
-         SET fingerprint = excluded.fingerprint, program = excluded.program, effective = excluded.effective",
+         SET fingerprint = excluded.fingerprint, program = excluded.program, effective = excluded.effective, \
+             log_limit = excluded.log_limit",
     ))
     .bind(rows)
     .execute(conn)
@@ -183,6 +188,7 @@ impl MakeClaim {
             fingerprint: new.program.fingerprint().to_string(),
             program: &self.program,
             effective: &self.effective,
+            log_limit: bytes(new.log_limit),
         }
     }
 

@@ -109,6 +109,7 @@ mod tests {
             object_uid: "u".into(),
             program: Program::default(),
             effective: Effective::default(),
+            log_limit: oncelet_core::DEFAULT_LOG_LIMIT,
             now: NOW,
         }
     }

@@ -20,8 +20,10 @@ use crate::StoreError;
 pub use reader::{Chunk, LogReader};
 pub use writer::LogWriter;
 
-/// How much of the end of a log stands in its summary.
-pub(crate) const TAIL: usize = 2048;
+/// How much of the end of a log stands in its summary where not all of it is kept: as much as a supervisor's record has.
+pub(crate) const TAIL: usize = 8 * 1024;
+/// The same where all is kept.
+const SHORT_TAIL: usize = 2 * 1024;
 
 /// One of the two streams that a program writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,7 +67,8 @@ pub struct LogSummary {
     pub truncated: bool,
     /// Whether processes that the program left behind still held the stream open when it ended.
     pub held_open: bool,
-    /// The last bytes that the program wrote, 2 KiB at most, whether or not they are kept.
+    /// The last bytes that the program wrote, whether or not they are kept: 2 KiB at most, and 8 KiB where the log is truncated.
+    /// Nothing, where no output is wanted, or where the last bytes are not known.
     pub tail: Vec<u8>,
     /// CRC-32C of the kept bytes.
     pub crc32c: u32,
@@ -89,12 +92,29 @@ impl LogSummary {
     /// Accounts for `bytes` that were written and are not kept; `tail` has the last of them, where that is known.
     pub(crate) fn skip(&mut self, bytes: u64, tail: &[u8]) {
         if bytes > 0 {
-            self.bytes += bytes;
+            self.bytes = self.bytes.saturating_add(bytes);
             self.truncated = true;
+            self.tail.clear();
         }
         if !tail.is_empty() {
             self.tail = tail[tail.len().saturating_sub(TAIL)..].to_vec();
         }
+    }
+
+    /// Where not all is kept: how many bytes are missing after the kept ones, and the last bytes that follow these.
+    pub fn cut(&self) -> Option<(u64, &[u8])> {
+        let beyond = self.bytes.saturating_sub(self.kept);
+        let known = self.tail.len().min(usize::try_from(beyond).unwrap_or(usize::MAX));
+        let tail = &self.tail[self.tail.len() - known..];
+        (beyond > 0).then_some((beyond - known as u64, tail))
+    }
+
+    /// The summary with no more of the tail than it is to have.
+    fn trimmed(mut self) -> Self {
+        if !self.truncated {
+            self.tail.drain(..self.tail.len().saturating_sub(SHORT_TAIL));
+        }
+        self
     }
 }
 
@@ -172,7 +192,7 @@ async fn blocking<T: Send + 'static>(
 /// [`scan`], for async callers.
 pub(crate) async fn summarize(path: std::path::PathBuf) -> Result<LogSummary, StoreError> {
     let file = path.clone();
-    blocking(&path, move || scan(&file).map(|(summary, _)| summary)).await
+    blocking(&path, move || scan(&file).map(|(summary, _)| summary.trimmed())).await
 }
 
 /// Makes what a log file holds durable, if there is one.
@@ -194,6 +214,16 @@ pub(crate) async fn sync(path: std::path::PathBuf) -> Result<(), StoreError> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_missing_lies_between_the_kept_bytes_and_the_tail() {
+        let summary =
+            |bytes, kept, tail: &[u8]| LogSummary { bytes, kept, tail: tail.to_vec(), ..LogSummary::default() };
+        assert_eq!(summary(4, 4, b"abcd").cut(), None);
+        assert_eq!(summary(100, 10, b"abcd").cut(), Some((86, &b"abcd"[..])));
+        assert_eq!(summary(12, 10, b"abcd").cut(), Some((0, &b"cd"[..])), "the rest of the tail is kept already");
+        assert_eq!(summary(100, 10, b"").cut(), Some((90, &b""[..])));
+    }
 
     proptest! {
         #[test]

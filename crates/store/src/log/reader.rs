@@ -18,6 +18,13 @@ pub struct Chunk {
     marks: Vec<Mark>,
 }
 
+impl From<Bytes> for Chunk {
+    /// Bytes of which it is not known when they came.
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, marks: Vec::new() }
+    }
+}
+
 impl Chunk {
     /// When the byte at `offset` came from the engine, to the millisecond; `None` in a log from before that was kept.
     pub fn received(&self, offset: usize) -> Option<Timestamp> {

@@ -25,6 +25,8 @@ use crate::dir;
 pub struct LogWriter {
     path: PathBuf,
     limit: u64,
+    /// Whether no output is wanted, not even its end.
+    silent: bool,
     summary: LogSummary,
     /// Kept bytes that are in no frame yet; fewer than [`FRAME`].
     pending: Frame,
@@ -44,7 +46,8 @@ impl LogWriter {
         let appender =
             Appender { path: path.clone(), file: None, end, kept: summary.kept, crc32c: summary.crc32c, encoder };
         let file = Arc::new(Mutex::new(appender));
-        Ok(Self { path, limit: limit.unwrap_or(u64::MAX), summary, pending: Frame::default(), file })
+        let silent = limit == Some(0);
+        Ok(Self { path, limit: limit.unwrap_or(u64::MAX), silent, summary, pending: Frame::default(), file })
     }
 
     /// How many bytes of the stream are accounted for: whoever goes on with the log after a crash begins there.
@@ -54,7 +57,7 @@ impl LogWriter {
         self.summary.bytes
     }
 
-    /// Takes output that came at `at`. Bytes past the limit are counted and dropped.
+    /// Takes output that came at `at`. Bytes past the limit are counted and dropped, but for the last ones, which the summary has.
     pub async fn write(&mut self, at: Timestamp, bytes: Bytes) -> Result<(), StoreError> {
         let room = usize::try_from(self.limit.saturating_sub(self.summary.kept)).unwrap_or(usize::MAX);
         let kept = room.min(bytes.len());
@@ -122,7 +125,8 @@ impl LogWriter {
             blocking(&self.path, move || Ok(written(&file.lock().unwrap_or_else(PoisonError::into_inner)))).await?
         };
         let truncated = self.summary.truncated || kept < self.summary.kept;
-        Ok(LogSummary { kept, truncated, crc32c, ..self.summary })
+        let tail = if self.silent { Vec::new() } else { self.summary.tail };
+        Ok(LogSummary { kept, truncated, crc32c, tail, ..self.summary }.trimmed())
     }
 
     async fn append(&mut self) -> Result<(), StoreError> {

@@ -113,6 +113,7 @@ async fn a_lost_run_is_taken_back_from_its_container() {
         object_uid: "an-older-object".into(),
         program: program.clone(),
         effective: oncelet_core::Effective::default(),
+        log_limit: Some(1000),
         claimed_at: at(-100),
         container_started_at: None,
     };

@@ -38,13 +38,14 @@ pub(crate) fn new_run(key: RunKey) -> NewRun {
             ..Program::default()
         },
         effective: Effective {
-            args: vec![Shown { text: "-c".into(), secret_sha256: None }],
+            args: vec![Shown { text: "-c".into(), secret_hmac: None }],
             env: vec![(
                 "PGPASSWORD".into(),
-                Shown { text: "<from secret db/password>".into(), secret_sha256: Some("ab".repeat(32)) },
+                Shown { text: "<from secret db/password>".into(), secret_hmac: Some("ab".repeat(32)) },
             )],
             stdin: None,
         },
+        log_limit: 1 << 20,
         now: at(1),
     }
 }

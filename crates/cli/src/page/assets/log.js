@@ -57,6 +57,7 @@ export class Log {
       for await (const told of lines(`runs/${this.run}/log`, signal)) {
         if (told.end) this.#over = true;
         else if (told.trouble) this.#note(told.trouble);
+        else if (told.missing) this.#note(`${told.missing.toLocaleString()} bytes of ${told.stream} are missing here: it is longer than logLimitBytes, or there was no room for it`);
         else if (told.skipped) this.#note(`${told.skipped.toLocaleString()} bytes of ${told.stream} before this are not shown; oncelet logs ${this.run} prints them`);
         else this.#append(told);
         this.#draw();

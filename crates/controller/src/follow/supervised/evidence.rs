@@ -103,9 +103,14 @@ fn strange(run: &RunRecord, record: &Record) -> Option<String> {
         .then(|| "it is the record of another launch than the one whose start is stored".to_owned())
 }
 
-/// What lies beside a claim.
+/// More than lies beside any claim: it came in an order, which is one variable of an environment.
+const LONGEST_DESCRIPTION: usize = 128 * 1024;
+
+/// What lies beside a claim. Whoever runs code in the container may have written it: it is bounded, as it goes into the store and
+/// the status.
 pub(super) fn described(claim: &Claim) -> Option<Description> {
-    serde_json::from_value(claim.description.clone()).ok()
+    let text = claim.description.to_string();
+    serde_json::from_str(&text).ok().filter(|_| text.len() <= LONGEST_DESCRIPTION)
 }
 
 pub(super) fn witnessed(exit: &Exit) -> Witnessed {

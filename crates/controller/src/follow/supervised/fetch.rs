@@ -38,8 +38,11 @@ impl Watch {
         }
     }
 
-    /// Reads from the container's disk what has not come yet: up to what was kept of each stream, or all there is.
+    /// Reads from the container's disk what has not come yet: up to what was kept of each stream, or all there is, and never more than
+    /// the run's limit, for what lies there may not be the supervisor's.
     pub(super) async fn fetch_output(&mut self, kept: [u64; 2]) -> Fetched {
+        let kept = kept.map(|kept| kept.min(self.run.log_limit.unwrap_or(u64::MAX)));
+        let mut broken = 0;
         for tries in 1.. {
             if self.outputs.failed() {
                 // Begins anew after the last byte that is on the store's disk.
@@ -50,7 +53,9 @@ impl Watch {
             self.outputs.flush().await;
             match fetched {
                 Ok(()) if !self.outputs.failed() => return Fetched::All,
-                Err(error) if error.kind() == ErrorKind::Unreachable => {
+                Err(error) if error.kind() == ErrorKind::Unreachable && broken < TRIES => {
+                    // An engine that answers breaks off where a file changes while it is read.
+                    broken += u32::from(self.ctx.engine.container(self.container.as_str()).await.is_ok());
                     tracing::warn!(run = %self.record.id, "its output waits for the engine: {}", one_line(&error));
                     tokio::time::sleep(LOOK).await;
                 }
@@ -71,15 +76,10 @@ impl Watch {
         if from[0] >= kept[0] && from[1] >= kept[1] {
             return Ok(());
         }
-        let output = self.ctx.engine.read_output(&self.container, &self.digest, self.user(), from);
+        let output = self.ctx.engine.read_output(&self.container, &self.digest, self.user(), from, kept);
         let mut output = output.await?;
         while let Some((stream, offset, bytes)) = output.try_next().await? {
-            let sink = self.outputs.get_mut(stored(stream));
-            let wanted = usize::try_from(kept[stream as usize].saturating_sub(offset)).unwrap_or(usize::MAX);
-            // After a gap nothing is wanted: what is kept is the beginning.
-            if offset <= sink.offset() && wanted > 0 {
-                sink.write_at(offset, bytes.slice(..wanted.min(bytes.len()))).await;
-            }
+            self.outputs.get_mut(stored(stream)).write_at(offset, bytes).await;
         }
         Ok(())
     }

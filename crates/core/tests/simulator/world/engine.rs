@@ -14,6 +14,7 @@ impl World {
             object_uid: record.object_uid.clone(),
             program: record.program.clone(),
             effective: Effective::default(),
+            log_limit: None,
             claimed_at: record.claimed_at,
             container_started_at: self.place.as_ref().map(|at| at.since),
         };
