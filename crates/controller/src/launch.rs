@@ -143,7 +143,7 @@ pub(crate) async fn launch(
 async fn key_in(ctx: &Ctx, exec: &ContainerExec, container: &Container, key: RunKey) -> Result<RunKey, Blocked> {
     let Some(names) = Names::of(ctx, exec).filter(|names| names.now == key.name) else { return Ok(key) };
     let before = names.key_before(&key);
-    let is_held = ctx.engine.has_record(&container.id, &before.digest()).await;
+    let is_held = ctx.engine.has_record(&container.id, &before.digest(), exec.spec.user.as_deref()).await;
     if !is_held.map_err(|error| blocked_by_engine(&error))? {
         return Ok(key);
     }

@@ -263,7 +263,10 @@ impl Engine {
             Err(SupervisedEnd::FailedToStart { message, .. } | SupervisedEnd::Lost { message }) => {
                 Err(supervisor_error(message))
             }
-            other => Err(Error::protocol(self.endpoint(), format!("the supervisor answered with {}", other.name()))),
+            Ok(other) => {
+                Err(Error::protocol(self.endpoint(), format!("the supervisor answered with {}", other.name())))
+            }
+            Err(other) => Err(Error::protocol(self.endpoint(), format!("the supervisor ended with {other:?}"))),
         }
     }
 

@@ -150,7 +150,7 @@ async fn what_supervisors_of_version_2_left_counts(engine: Engine) {
     }
     assert_eq!(starts(&container).await, 0);
     // The directory is root's alone by now, and what is in it is still followed, cleaned and forgotten.
-    let mut followed = engine.follow_supervised(&container.id, &mine, Some("app"), [0, 0]).await.unwrap();
+    let mut followed = engine.follow_supervised(&container.id, &mine, Some("app"), [0, 0], None).await.unwrap();
     let mut told = Vec::new();
     while let Some(event) = followed.next().await {
         told.push(event);
@@ -192,7 +192,7 @@ async fn a_record_that_its_own_user_damages_costs_nothing_and_starts_nothing(eng
         assert_eq!((record.exit, record.unsound), (None, None), "{damage}");
         assert!(record.remarks.iter().any(|it| it.contains("exit.json")), "{damage}: {:?}", record.remarks);
         assert_eq!(run(&container, &name, &by("1000", COUNTED)).await, SupervisedEnd::Refused, "{damage}");
-        let mut followed = engine.follow_supervised(&container.id, &name, Some("1000"), [0, 0]).await.unwrap();
+        let mut followed = engine.follow_supervised(&container.id, &name, Some("1000"), [0, 0], None).await.unwrap();
         let end = tokio::time::timeout(Duration::from_secs(30), async {
             loop {
                 if let Some(SupervisedEvent::Ended(end)) = followed.next().await {

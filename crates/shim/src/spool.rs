@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::time::{Duration, Instant};
 
 use oncelet_shim::{LONGEST_SEGMENT, Place, Stream};
-use rustix::fs::OFlags;
 
 use crate::{disk, home, limits};
 

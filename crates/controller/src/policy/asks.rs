@@ -25,6 +25,8 @@ pub(super) fn of_exec(spec: &ContainerExecSpec) -> Vec<Ask> {
         command: _,
         args: _,
         working_directory: _,
+        // What whoever may run the program learns from it anyway.
+        env_files_visible: _,
         // Of the namespace's own runs and objects.
         run_policy: _,
         on_change: _,

@@ -1,6 +1,6 @@
 //! Reads what supervisors left on a container's disk, from outside: also while the container does not run.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
@@ -254,7 +254,8 @@ impl Engine {
 
 /// What is wrong with an archive: what breaks its way here may pass, what it is stays.
 fn broken(endpoint: &str, error: io::Error) -> Error {
-    let is_way = error.get_ref().is_some_and(|source| source.is::<Error>()) || error.kind() == ErrorKind::UnexpectedEof;
+    let is_way =
+        error.get_ref().is_some_and(|source| source.is::<Error>()) || error.kind() == io::ErrorKind::UnexpectedEof;
     if is_way { Error::unreachable(endpoint, error) } else { Error::protocol(endpoint, error) }
 }
 
@@ -327,7 +328,7 @@ impl<R: AsyncRead + Unpin> Segments<R> {
 
     /// Refuses an entry by its head: what follows is not read.
     fn check(&mut self, entry: &tokio_tar::Entry<tokio_tar::Archive<R>>) -> io::Result<()> {
-        let refuse = |what: String| Err(io::Error::new(ErrorKind::InvalidData, what));
+        let refuse = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
         let kind = entry.header().entry_type();
         let size = entry.effective_size();
         if kind.is_gnu_sparse() {
