@@ -12,8 +12,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::advice::Advice;
-use crate::auth::{Certified, Token};
+use crate::auth::Certified;
 use crate::builtin::DEFINITIONS;
+use crate::credentials::Credentials;
 use crate::handlers::{self, Call, Subresource};
 use crate::negotiate::{error_reply, json_reply};
 use crate::part::{self, Part};
@@ -29,7 +30,7 @@ pub(crate) struct App {
     registry: RwLock<Arc<Registry>>,
     /// Held while the registry is read from the store and put in place, so that an older state never wins.
     rebuilding: Mutex<()>,
-    pub(crate) token: Token,
+    pub(crate) credentials: Arc<Credentials>,
     /// What somebody else answers for.
     parts: Vec<Part>,
     /// What somebody else says of objects.
@@ -47,7 +48,7 @@ const IN_FLIGHT: usize = 400;
 impl App {
     pub(crate) fn new(
         store: Store,
-        token: Token,
+        credentials: impl Into<Credentials>,
         parts: Vec<Part>,
         advice: Vec<Advice>,
         clock: fn() -> Timestamp,
@@ -57,7 +58,7 @@ impl App {
             store,
             registry: RwLock::new(Arc::new(Registry::default())),
             rebuilding: Mutex::new(()),
-            token,
+            credentials: Arc::new(credentials.into()),
             parts,
             advice,
             clock,
@@ -129,8 +130,9 @@ impl App {
         if route == Route::Health {
             return Ok(healthy());
         }
-        let certified = request.extensions().get::<Certified>().is_some();
-        if !certified && !self.token.admits(request.headers()) {
+        let credentials = self.credentials.fresh().await;
+        let certified = request.extensions().get::<Certified>().is_some_and(Certified::is_good);
+        if !certified && !credentials.token.admits(request.headers()) {
             return Err(ApiError::unauthorized());
         }
         // Held until the answer begins: what a watch sends later waits for its client, not for the server.
@@ -214,6 +216,7 @@ pub(crate) fn default_namespace() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Token;
 
     #[tokio::test]
     async fn more_requests_than_there_are_places_for_are_put_off() {

@@ -14,10 +14,13 @@ mod app;
 mod auth;
 mod body;
 mod builtin;
+mod credentials;
 mod discovery;
 mod duplicates;
+mod expiry;
 mod files;
 mod handlers;
+mod housekeeping;
 mod kubeconfig;
 mod lifecycle;
 mod meta;
@@ -36,6 +39,7 @@ mod status;
 mod storage;
 mod table;
 mod tls;
+mod validity;
 
 #[cfg(test)]
 mod tests;
@@ -46,9 +50,11 @@ use std::path::{Path, PathBuf};
 
 pub use advice::Advice;
 pub use auth::Token;
+pub use credentials::{Rotated, rotate};
 pub use files::write_private;
 pub use part::{Part, PartQuery, PartRefusal, PartSource, PartStream};
-pub use server::{Config, Server};
+pub use server::{Config, Inside, Server};
+pub use tls::{Certificate, certificates};
 
 /// Why the server does not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +85,16 @@ pub enum Error {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// The kubeconfig is somebody else's, and cannot be changed without loss.
+    #[error(
+        "the kubeconfig {path} is left as it is, since {why}. Choose another file with --kubeconfig; KUBECONFIG may name several"
+    )]
+    ForeignKubeconfig {
+        /// Which one.
+        path: PathBuf,
+        /// What is in the way.
+        why: String,
     },
     /// The file that objects are kept in cannot be used.
     #[error("cannot use the objects kept in {path}; is another oncelet running with the same data directory?")]

@@ -12,7 +12,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -21,11 +20,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::advice::Advice;
 use crate::app::{App, default_namespace};
-use crate::auth::{Certified, Token};
+use crate::auth::Certified;
+use crate::credentials::{Credentials, Home};
 use crate::files::{private_dir, write_private};
 use crate::part::Part;
 use crate::storage::{ObjectFile, Store};
-use crate::{Error, handlers, kubeconfig, meta, tls};
+use crate::{Error, handlers, housekeeping, meta};
 
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Holds the authority, the serving certificate, the token and the version mark. Only its owner can read it.
     pub state_dir: PathBuf,
-    /// Where the kubeconfig is written, for its owner alone.
+    /// Where the kubeconfig is written, for its owner alone; one with other clusters in it keeps them.
     pub kubeconfig: PathBuf,
     /// What else the kubeconfig tells its readers of this server: extensions of the cluster in it, by name.
     pub extensions: Vec<(String, Value)>,
@@ -63,7 +63,6 @@ pub struct Config {
 /// A server that listens and is ready to serve.
 pub struct Server {
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
     app: Arc<App>,
     address: SocketAddr,
     /// Ends open watches.
@@ -79,8 +78,14 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await;
         let listener = listener.map_err(|source| Error::Listen { address: config.listen, source })?;
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
-        let identity = tls::identity(&config.state_dir, address.ip(), now)?;
-        let token = Token::kept(&config.state_dir.join("token"))?;
+        let credentials = Credentials::load(Home {
+            state_dir: config.state_dir.clone(),
+            listen: address.ip(),
+            kubeconfig: config.kubeconfig,
+            url: url(address),
+            extensions: config.extensions,
+            now: config.now,
+        })?;
         let first = first_version(&config.state_dir, now)?;
         let store = if config.persist {
             let (file, objects) = ObjectFile::open(&config.state_dir.join("objects.db")).await?;
@@ -89,11 +94,10 @@ impl Server {
             Store::new(first)
         };
         let closing = CancellationToken::new();
-        kubeconfig::write(&config.kubeconfig, &url(address), &identity, token.expose(), &config.extensions)?;
-        let app = App::new(store, token, config.parts, config.advice, config.now, closing.clone());
+        let app = App::new(store, credentials, config.parts, config.advice, config.now, closing.clone());
         seed(&app, &config.crds)?;
         handlers::resume(&app);
-        Ok(Self { listener, tls: identity.config, app: Arc::new(app), address, closing })
+        Ok(Self { listener, app: Arc::new(app), address, closing })
     }
 
     /// Where it listens, with the port that was found.
@@ -106,10 +110,15 @@ impl Server {
         url(self.address)
     }
 
+    /// The way in for this process: no connection, no token, and nothing that could end or be rotated.
+    pub fn inside(&self) -> Inside {
+        Inside { app: Arc::clone(&self.app), certified: Certified { revoked: CancellationToken::new() } }
+    }
+
     /// Serves until `shutdown`. Open watches end cleanly then, and running requests get a moment to finish.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let acceptor = TlsAcceptor::from(self.tls);
         let connections = TaskTracker::new();
+        tokio::spawn(housekeeping::keep(Arc::clone(&self.app), self.closing.clone()));
         loop {
             // Both arms only wait: a connection is either accepted or still in the backlog.
             let accepted = tokio::select! {
@@ -118,8 +127,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let serving = connection(stream, acceptor.clone(), Arc::clone(&self.app), self.closing.clone());
-                    connections.spawn(serving);
+                    connections.spawn(connection(stream, Arc::clone(&self.app), self.closing.clone()));
                 }
                 // Too many open files, or a client that was gone before it was accepted.
                 Err(error) => {
@@ -138,7 +146,25 @@ impl Server {
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Arc<App>, closing: CancellationToken) {
+/// Asks the server from within its process.
+#[derive(Clone)]
+pub struct Inside {
+    app: Arc<App>,
+    certified: Certified,
+}
+
+impl Inside {
+    /// Answers a request, as the server does over a connection.
+    pub async fn handle(self, mut request: http::Request<Body>) -> http::Response<Body> {
+        request.extensions_mut().insert(self.certified);
+        self.app.handle(request).await
+    }
+}
+
+async fn connection(stream: TcpStream, app: Arc<App>, closing: CancellationToken) {
+    let credentials = app.credentials.fresh().await;
+    let Some(acceptor) = credentials.tls().map(TlsAcceptor::from) else { return };
+    let revoked = credentials.revoked.clone();
     // Watch events are small and must not wait for more of them.
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
@@ -146,11 +172,12 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Arc<App>, clo
         return;
     };
     // Checked by the handshake: one that is not ours ends there.
-    let certified = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
+    let has_certificate = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
+    let certified = has_certificate.then(|| Certified { revoked: revoked.clone() });
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         let app = Arc::clone(&app);
-        if certified {
-            request.extensions_mut().insert(Certified);
+        if let Some(certified) = &certified {
+            request.extensions_mut().insert(certified.clone());
         }
         async move { Ok::<_, std::convert::Infallible>(app.handle(request.map(Body::new)).await) }
     });
@@ -169,6 +196,8 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Arc<App>, clo
                 }
                 return;
             }
+            // Whatever is open was let in by what is refused now.
+            () = revoked.cancelled() => return,
             () = closing.cancelled(), if !ending => {
                 ending = true;
                 serving.as_mut().graceful_shutdown();

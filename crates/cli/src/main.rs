@@ -5,10 +5,12 @@ mod args;
 mod ask;
 mod clock;
 mod commands;
+mod credentials;
 mod daemon;
 mod doctor;
 mod explain;
 mod follow;
+mod inside;
 mod log_part;
 mod logging;
 mod objects;
@@ -31,7 +33,7 @@ mod traces;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use args::{Args, Command, Crds};
+use args::{Args, Command, Crds, Credentials};
 use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
@@ -72,6 +74,7 @@ async fn run(args: Args) -> Result<ExitCode> {
             Ok(())
         }
         Command::Page(args) => page::print_address(args).await,
+        Command::Credentials(Credentials::Rotate(args)) => credentials::rotate(args),
         Command::Doctor(args) => doctor::run(args).await,
     }?;
     Ok(ExitCode::SUCCESS)
