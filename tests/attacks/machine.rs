@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process::eventually;
-use crate::world::{World, sh};
+use crate::process::{Process, eventually};
+use crate::world::{Server, World, sh};
 
 /// The way to the page, as `oncelet page` prints it.
 struct Way {
@@ -230,4 +230,134 @@ pub(crate) fn no_token_is_in_the_log_however_much_is_logged(world: &mut World) {
     let log = world.daemon_log();
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "the log says too little to prove anything");
     assert!(tokens.iter().all(|token| !log.contains(token.as_str())), "a token is in the log");
+}
+
+/// A user's own kubeconfig.
+const OTHERS: &str = "apiVersion: v1\nkind: Config\ncurrent-context: work\n\
+    clusters: [{name: work, cluster: {server: 'https://127.0.0.1:1'}}]\n\
+    users: [{name: work, user: {username: '0123', password: secret}}]\n\
+    contexts: [{name: work, context: {cluster: work, user: work}}]\n";
+
+/// `--kubeconfig` may well be the file with the ways into all of a user's clusters.
+pub(crate) fn a_kubeconfig_with_other_clusters_survives_up_and_its_end(world: &mut World) {
+    let real = world.dir.path().join("real");
+    fs::write(&real, OTHERS).unwrap();
+    let given = world.kubeconfig();
+    std::os::unix::fs::symlink(&real, &given).unwrap();
+    // The current context is not that of oncelet.
+    world.expects_trouble = true;
+    let others_are_there = || {
+        assert!(fs::symlink_metadata(&given).unwrap().is_symlink());
+        assert_eq!(mode(&real), 0o600);
+        let found = kubeconfig(&real);
+        assert_eq!(found["current-context"], "work");
+        assert_eq!(found["users"][0]["user"]["username"], "0123");
+        for (list, ours) in [("clusters", 1), ("users", 2), ("contexts", 2)] {
+            let names: Vec<_> = found[list].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+            assert_eq!((names[0].as_str(), names.len()), (Some("work"), 1 + ours), "{names:?}");
+        }
+        found
+    };
+    world.start();
+    let first = others_are_there();
+    let here = ["--context", "oncelet"];
+    world.kubectl(&[&here[..], &["get", "cexec"]].concat()).unwrap();
+    assert!(world.daemon_log().contains("kubectl config use-context oncelet"));
+
+    let mut second = World::with_engine(Server::Embedded, world.engine_host());
+    std::os::unix::fs::symlink(&real, second.kubeconfig()).unwrap();
+    second.expects_trouble = true;
+    second.start();
+    let both = others_are_there();
+    assert_ne!(both["clusters"][1], first["clusters"][1], "the last one that was started is meant");
+    second.kubectl(&[&here[..], &["create", "namespace", "mine"]].concat()).unwrap();
+    let db = second.container("db");
+    let ran = second.oncelet(&["exec", "--context", "oncelet", "--namespace", "mine", &db.name, "--", "echo", "hello"]);
+    assert_eq!(ran.unwrap(), "hello\n");
+    second.stop();
+    world.stop();
+    // It is there for the next start.
+    assert_eq!(others_are_there(), both);
+
+    for (content, why) in
+        [("a: &x 1\n", "anchors"), ("[1]", "mapping"), ("clusters: [{name: oncelet}]", "did not write")]
+    {
+        fs::write(&real, content).unwrap();
+        let data = world.data_dir();
+        let args = ["up", "--listen", "127.0.0.1:0", "--page", "off", "--data-dir", data.to_str().unwrap()];
+        let told = world.oncelet(&args).unwrap_err();
+        assert!(told.contains(why) && told.contains("left as it is") && told.contains("--kubeconfig"), "{told}");
+        assert_eq!(fs::read_to_string(&real).unwrap(), content);
+    }
+}
+
+/// Somebody has a copy of the kubeconfig; its owner has noticed.
+pub(crate) fn a_stolen_kubeconfig_is_refused_once_its_credentials_are_rotated(world: &mut World) {
+    world.start();
+    let stolen = world.dir.path().join("stolen");
+    fs::copy(world.kubeconfig(), &stolen).unwrap();
+    let token = api_token(world);
+    let path = stolen.to_str().unwrap().to_owned();
+    // The thief checks no certificates.
+    let thief = move |world: &World, context: &str| {
+        world.kubectl(&["--kubeconfig", &path, "--insecure-skip-tls-verify", "--context", context, "get", "cexec"])
+    };
+    thief(world, "oncelet").unwrap();
+    thief(world, "oncelet-certificate").unwrap();
+    let mut watch = world.kubectl_command();
+    watch.arg("--kubeconfig").arg(&stolen);
+    watch.args(["get", "--raw", "/apis/oncelet.dev/v1alpha1/containerexecs?watch=true"]);
+    let seen = world.dir.path().join("seen");
+    let mut watch = Process::spawn("kubectl", watch, &seen);
+    let db = world.container("db");
+    world.run("first", &db, &sh("echo first"));
+    eventually("the thief watches", || fs::read_to_string(&seen).unwrap().contains("first").then_some(()));
+
+    let told = world.oncelet(&["credentials", "rotate"]).unwrap();
+    assert!(told.contains("refused from now on") && told.contains("has the new ones"), "{told}");
+    for context in ["oncelet", "oncelet-certificate"] {
+        thief(world, context).unwrap_err();
+    }
+    eventually("the thief's watch is cut", || watch.has_ended());
+    assert!(!api_takes(world, &token));
+    assert_ne!(api_token(world), token);
+    // The owner goes on, and so does the daemon itself.
+    world.run("second", &db, &sh("echo second"));
+    assert!(!fs::read_to_string(&seen).unwrap().contains("second"));
+
+    // While none runs it is the same.
+    world.stop();
+    let token = api_token(world);
+    world.oncelet(&["credentials", "rotate"]).unwrap();
+    world.start();
+    assert!(!api_takes(world, &token));
+    world.run("third", &db, &sh("echo third"));
+}
+
+/// Whoever may set the clock ahead for a moment must not keep oncelet from starting for a year.
+pub(crate) fn a_clock_that_was_ahead_keeps_no_daemon_from_starting(world: &mut World) {
+    world.start();
+    world.stop();
+    let state_dir = world.data_dir().join("apiserver");
+    let config = |state_dir: &Path| oncelet_apiserver::Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        state_dir: state_dir.to_owned(),
+        kubeconfig: state_dir.join("../other-kubeconfig"),
+        crds: Vec::new(),
+        parts: Vec::new(),
+        advice: Vec::new(),
+        extensions: Vec::new(),
+        persist: false,
+        now: || "2199-01-01T00:00:00Z".parse().unwrap(),
+    };
+    fs::remove_file(state_dir.join("ca.json")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    drop(runtime.block_on(oncelet_apiserver::Server::bind(config(&state_dir))).unwrap());
+    let told = world.oncelet(&["doctor"]).unwrap_err();
+    assert!(told.contains("certificates") && told.contains("the clock was ahead"), "{told}");
+    world.start();
+    let db = world.container("db");
+    world.run("seed", &db, &sh("echo seeded"));
+    let told = world.oncelet(&["doctor"]).unwrap_or_else(|told| told);
+    assert!(told.contains("made anew a month before") && !told.contains("the clock was ahead"), "{told}");
 }

@@ -19,5 +19,8 @@ scenarios! {
         the_browser_is_started_without_the_token_in_its_arguments,
         the_page_is_served_to_no_other_site,
         no_token_is_in_the_log_however_much_is_logged,
+        a_kubeconfig_with_other_clusters_survives_up_and_its_end,
+        a_stolen_kubeconfig_is_refused_once_its_credentials_are_rotated,
+        a_clock_that_was_ahead_keeps_no_daemon_from_starting,
     },
 }

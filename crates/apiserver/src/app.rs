@@ -12,9 +12,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::advice::Advice;
-use crate::auth::{Certified, Token};
+use crate::auth::Certified;
 use crate::builtin::DEFINITIONS;
 use crate::connections::{self, Visitor};
+use crate::credentials::Credentials;
 use crate::handlers::{self, Call, Subresource};
 use crate::negotiate::{error_reply, json_reply};
 use crate::part::{self, Part};
@@ -30,7 +31,7 @@ pub(crate) struct App {
     registry: RwLock<Arc<Registry>>,
     /// Held while the registry is read from the store and put in place, so that an older state never wins.
     rebuilding: Mutex<()>,
-    pub(crate) token: Token,
+    pub(crate) credentials: Arc<Credentials>,
     /// What somebody else answers for.
     parts: Vec<Part>,
     /// What somebody else says of objects.
@@ -58,7 +59,7 @@ const STREAMS: u64 = 256;
 impl App {
     pub(crate) fn new(
         store: Store,
-        token: Token,
+        credentials: impl Into<Credentials>,
         parts: Vec<Part>,
         advice: Vec<Advice>,
         clock: fn() -> Timestamp,
@@ -68,7 +69,7 @@ impl App {
             store,
             registry: RwLock::new(Arc::new(Registry::default())),
             rebuilding: Mutex::new(()),
-            token,
+            credentials: Arc::new(credentials.into()),
             parts,
             advice,
             clock,
@@ -143,8 +144,9 @@ impl App {
         if route == Route::Health {
             return Ok(healthy());
         }
-        let certified = request.extensions().get::<Certified>().is_some();
-        if !certified && !self.token.admits(request.headers()) {
+        let credentials = self.credentials.fresh().await;
+        let certified = request.extensions().get::<Certified>().is_some_and(Certified::is_good);
+        if !certified && !credentials.token.admits(request.headers()) {
             return Err(ApiError::unauthorized());
         }
         if let Some(visitor) = request.extensions().get::<Visitor>() {
@@ -257,6 +259,7 @@ pub(crate) fn default_namespace() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Token;
 
     #[tokio::test]
     async fn more_requests_than_there_are_places_for_are_put_off() {

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, header};
 use ring::hmac;
 use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::files::write_private;
@@ -15,9 +16,19 @@ use crate::files::write_private;
 /// Everybody who is admitted is this one user.
 pub(crate) const USER: &str = "oncelet:admin";
 
-/// On a request: its connection showed a certificate of our authority that is meant for clients.
-#[derive(Clone, Copy)]
-pub(crate) struct Certified;
+/// On a request: whoever sends it needs no token. Its connection showed a certificate of our authority that is meant for
+/// clients, or it comes from within this process.
+#[derive(Clone)]
+pub(crate) struct Certified {
+    /// Cancelled when the certificate is good for nothing any more.
+    pub(crate) revoked: CancellationToken,
+}
+
+impl Certified {
+    pub(crate) fn is_good(&self) -> bool {
+        !self.revoked.is_cancelled()
+    }
+}
 
 /// A bearer token. Not printable, so that it cannot reach a log.
 #[derive(Clone)]
@@ -30,16 +41,21 @@ impl Token {
     }
 
     /// The token of the file `path`, made the first time: 256 random bits.
-    pub fn kept(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn kept(path: &Path) -> Result<Self, Error> {
         match fs::read_to_string(path) {
             Ok(kept) if kept.trim().len() >= 43 => return Ok(Self::new(kept.trim().to_owned())),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(Error::state(path, source)),
         }
-        let token = random_token().map_err(Error::Tls)?;
-        write_private(path, token.as_bytes()).map_err(|source| Error::state(path, source))?;
-        Ok(Self::new(token))
+        Self::renewed(path)
+    }
+
+    /// A new token in the file `path`.
+    pub(crate) fn renewed(path: &Path) -> Result<Self, Error> {
+        let token = Self::fresh()?;
+        write_private(path, token.0.as_bytes()).map_err(|source| Error::state(path, source))?;
+        Ok(token)
     }
 
     /// A token that ends with the process: 256 random bits, in memory alone.

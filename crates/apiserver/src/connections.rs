@@ -26,6 +26,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::{Service, service_fn};
@@ -85,6 +87,16 @@ pub(crate) fn share(wanted: u64, one_of: u64) -> usize {
     usize::try_from(wanted.min(descriptors.checked_div(one_of).unwrap_or(0)).max(4)).unwrap_or(usize::MAX)
 }
 
+/// What a client that connects is shown, and what it may show: see [`crate::credentials`].
+pub(crate) struct Identity {
+    pub(crate) tls: TlsAcceptor,
+    /// Cancelled when the client's credentials are good for nothing any more: whoever was let in by them is cut off.
+    pub(crate) revoked: CancellationToken,
+}
+
+/// The identity of the moment.
+type Identities = Arc<dyn Fn() -> BoxFuture<'static, Option<Identity>> + Send + Sync>;
+
 /// Serves a router in plain HTTP/1.1 until `shutdown`.
 pub async fn serve_plain(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     let service = TowerToHyperService::new(router);
@@ -92,13 +104,15 @@ pub async fn serve_plain(listener: TcpListener, router: Router, shutdown: Cancel
 }
 
 /// Serves the API: over TLS, until `shutdown`. `closing` is cancelled then, and ends what would go on for ever.
-pub(crate) async fn serve_tls<F, R>(
+pub(crate) async fn serve_tls<I, J, F, R>(
     listener: TcpListener,
-    tls: TlsAcceptor,
+    identity: I,
     answer: F,
     shutdown: CancellationToken,
     closing: CancellationToken,
 ) where
+    I: Fn() -> J + Send + Sync + 'static,
+    J: Future<Output = Option<Identity>> + Send + 'static,
     F: Fn(Request<Body>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -106,12 +120,13 @@ pub(crate) async fn serve_tls<F, R>(
         let answered = answer(request.map(Body::new));
         async move { Ok(answered.await) }
     });
-    serve(listener, Some(tls), share(1024, 4), service, shutdown, closing).await;
+    let identities: Identities = Arc::new(move || identity().boxed());
+    serve(listener, Some(identities), share(1024, 4), service, shutdown, closing).await;
 }
 
 async fn serve<S>(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    identities: Option<Identities>,
     places: usize,
     service: S,
     shutdown: CancellationToken,
@@ -138,9 +153,9 @@ async fn serve<S>(
                     place = door.place() => place,
                 };
                 let visit = Visit::begin(&door, number);
-                let (tls, service, closing) = (tls.clone(), service.clone(), closing.clone());
+                let (identities, service, closing) = (identities.clone(), service.clone(), closing.clone());
                 connections.spawn(async move {
-                    connection(stream, tls, &visit, service, &closing).await;
+                    connection(stream, identities, &visit, service, &closing).await;
                     visit.end();
                     drop(place);
                 });
@@ -164,7 +179,7 @@ async fn serve<S>(
 
 async fn connection<S>(
     stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+    identities: Option<Identities>,
     visit: &Arc<Visit>,
     service: S,
     closing: &CancellationToken,
@@ -176,9 +191,10 @@ async fn connection<S>(
     let _ = stream.set_nodelay(true);
     let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
-    let Some(tls) = tls else {
-        return converse(stream, Protocol::Http1, visit, false, service, closing).await;
+    let Some(identities) = identities else {
+        return converse(stream, Protocol::Http1, visit, None, service, closing).await;
     };
+    let Some(Identity { tls, revoked }) = identities().await else { return };
     let greeting = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
     let greeted = tokio::select! {
         greeted = greeting => greeted,
@@ -193,11 +209,16 @@ async fn connection<S>(
     let session = stream.get_ref().1;
     let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
     // Checked by the handshake: one that is not ours ends there.
-    let certified = session.peer_certificates().is_some_and(|chain| !chain.is_empty());
-    if certified {
+    let has_certificate = session.peer_certificates().is_some_and(|chain| !chain.is_empty());
+    if has_certificate {
         visit.admit();
     }
-    converse(stream, protocol, visit, certified, service, closing).await;
+    let certified = has_certificate.then(|| Certified { revoked: revoked.clone() });
+    tokio::select! {
+        () = converse(stream, protocol, visit, certified, service, closing) => {}
+        // Whatever is open was let in by what is refused now.
+        () = revoked.cancelled() => {}
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -225,7 +246,7 @@ async fn converse<I, S>(
     stream: I,
     protocol: Protocol,
     visit: &Arc<Visit>,
-    certified: bool,
+    certified: Option<Certified>,
     service: S,
     closing: &CancellationToken,
 ) where
@@ -237,8 +258,8 @@ async fn converse<I, S>(
     let answering = service_fn(move |mut request: Request<Incoming>| {
         let busy = Busy::begin(&me);
         request.extensions_mut().insert(Visitor(Arc::clone(&me)));
-        if certified {
-            request.extensions_mut().insert(Certified);
+        if let Some(certified) = &certified {
+            request.extensions_mut().insert(certified.clone());
         }
         let answered = service.call(request);
         async move { answered.await.map(|response| response.map(|body| Answer { body, busy: Some(busy) })) }

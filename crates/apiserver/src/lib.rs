@@ -21,10 +21,13 @@ mod auth;
 mod body;
 mod builtin;
 mod connections;
+mod credentials;
 mod discovery;
 mod duplicates;
+mod expiry;
 mod files;
 mod handlers;
+mod housekeeping;
 mod kubeconfig;
 mod lifecycle;
 mod meta;
@@ -48,6 +51,7 @@ mod table;
     reason = "it counts with the clock and with constants, and with nothing of a client"
 )]
 mod tls;
+mod validity;
 
 #[cfg(test)]
 mod tests;
@@ -59,9 +63,11 @@ use std::path::{Path, PathBuf};
 pub use advice::Advice;
 pub use auth::Token;
 pub use connections::{Visitor, raise_descriptor_limit, serve_plain};
+pub use credentials::{Rotated, rotate};
 pub use files::write_private;
 pub use part::{Part, PartQuery, PartRefusal, PartSource, PartStream};
-pub use server::{Config, Server};
+pub use server::{Config, Inside, Server};
+pub use tls::{Certificate, certificates};
 
 /// Why the server does not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +98,16 @@ pub enum Error {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// The kubeconfig is somebody else's, and cannot be changed without loss.
+    #[error(
+        "the kubeconfig {path} is left as it is, since {why}. Choose another file with --kubeconfig; KUBECONFIG may name several"
+    )]
+    ForeignKubeconfig {
+        /// Which one.
+        path: PathBuf,
+        /// What is in the way.
+        why: String,
     },
     /// The file that objects are kept in cannot be used.
     #[error("cannot use the objects kept in {path}; is another oncelet running with the same data directory?")]

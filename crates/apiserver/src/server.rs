@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
+use axum::body::Body;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::advice::Advice;
 use crate::app::{App, default_namespace};
-use crate::auth::Token;
+use crate::auth::Certified;
+use crate::connections::{self, Identity};
+use crate::credentials::{Credentials, Home};
 use crate::files::{private_dir, write_private};
 use crate::part::Part;
 use crate::storage::{ObjectFile, Store};
-use crate::{Error, connections, handlers, kubeconfig, meta, tls};
+use crate::{Error, handlers, housekeeping, meta};
 
 /// Versions set aside for one run: as many writes as a run may make before the next one's could repeat them.
 const RESERVED: u64 = 1_000_000_000;
@@ -30,7 +32,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Holds the authority, the serving certificate, the token and the version mark. Only its owner can read it.
     pub state_dir: PathBuf,
-    /// Where the kubeconfig is written, for its owner alone.
+    /// Where the kubeconfig is written, for its owner alone; one with other clusters in it keeps them.
     pub kubeconfig: PathBuf,
     /// What else the kubeconfig tells its readers of this server: extensions of the cluster in it, by name.
     pub extensions: Vec<(String, Value)>,
@@ -49,7 +51,6 @@ pub struct Config {
 /// A server that listens and is ready to serve.
 pub struct Server {
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
     app: Arc<App>,
     address: SocketAddr,
     /// Ends open watches.
@@ -65,8 +66,14 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await;
         let listener = listener.map_err(|source| Error::Listen { address: config.listen, source })?;
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
-        let identity = tls::identity(&config.state_dir, address.ip(), now)?;
-        let token = Token::kept(&config.state_dir.join("token"))?;
+        let credentials = Credentials::load(Home {
+            state_dir: config.state_dir.clone(),
+            listen: address.ip(),
+            kubeconfig: config.kubeconfig,
+            url: url(address),
+            extensions: config.extensions,
+            now: config.now,
+        })?;
         let first = first_version(&config.state_dir, now)?;
         let store = if config.persist {
             let (file, objects) = ObjectFile::open(&config.state_dir.join("objects.db")).await?;
@@ -75,11 +82,10 @@ impl Server {
             Store::new(first)
         };
         let closing = CancellationToken::new();
-        kubeconfig::write(&config.kubeconfig, &url(address), &identity, token.expose(), &config.extensions)?;
-        let app = App::new(store, token, config.parts, config.advice, config.now, closing.clone());
+        let app = App::new(store, credentials, config.parts, config.advice, config.now, closing.clone());
         seed(&app, &config.crds)?;
         handlers::resume(&app);
-        Ok(Self { listener, tls: identity.config, app: Arc::new(app), address, closing })
+        Ok(Self { listener, app: Arc::new(app), address, closing })
     }
 
     /// Where it listens, with the port that was found.
@@ -92,13 +98,43 @@ impl Server {
         url(self.address)
     }
 
+    /// The way in for this process: no connection, no token, and nothing that could end or be rotated.
+    pub fn inside(&self) -> Inside {
+        Inside { app: Arc::clone(&self.app), certified: Certified { revoked: CancellationToken::new() } }
+    }
+
     /// Serves until `shutdown`. Open watches end cleanly then, and running requests get a moment to finish.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), Error> {
+        tokio::spawn(housekeeping::keep(Arc::clone(&self.app), self.closing.clone()));
+        let app = Arc::clone(&self.app);
+        let identity = move || {
+            let app = Arc::clone(&app);
+            async move {
+                let credentials = app.credentials.fresh().await;
+                let tls = TlsAcceptor::from(credentials.tls()?);
+                Some(Identity { tls, revoked: credentials.revoked.clone() })
+            }
+        };
         let app = Arc::clone(&self.app);
         let answer = move |request| Arc::clone(&app).handle(request);
-        connections::serve_tls(self.listener, TlsAcceptor::from(self.tls), answer, shutdown, self.closing).await;
+        connections::serve_tls(self.listener, identity, answer, shutdown, self.closing).await;
         self.app.store.close().await;
         Ok(())
+    }
+}
+
+/// Asks the server from within its process.
+#[derive(Clone)]
+pub struct Inside {
+    app: Arc<App>,
+    certified: Certified,
+}
+
+impl Inside {
+    /// Answers a request, as the server does over a connection.
+    pub async fn handle(self, mut request: http::Request<Body>) -> http::Response<Body> {
+        request.extensions_mut().insert(self.certified);
+        self.app.handle(request).await
     }
 }
 

@@ -81,6 +81,9 @@ pub(crate) enum Command {
         oncelet page\n  \
         oncelet page --open")]
     Page(Page),
+    /// Replace what clients of oncelet up show it: the token, the client certificate and the authority that signs it
+    #[command(subcommand)]
+    Credentials(Credentials),
     /// Print a script that completes oncelet's commands in a shell
     #[command(after_help = "Examples:\n  \
         oncelet completions bash > /etc/bash_completion.d/oncelet")]
@@ -104,6 +107,9 @@ pub(crate) struct Cluster {
     /// The kubeconfig [default: KUBECONFIG, that of oncelet up, or kubectl's own]
     #[arg(long, env = "ONCELET_KUBECONFIG", value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
     /// The namespace [default: that of the kubeconfig]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
@@ -223,6 +229,23 @@ pub(crate) struct PolicyCheck {
     pub(crate) engine: EngineArg,
 }
 
+#[derive(Subcommand)]
+pub(crate) enum Credentials {
+    /// Make new ones and refuse the old ones from now on, also in an oncelet up that runs: open connections are cut
+    #[command(after_help = "Examples:\n  \
+        oncelet credentials rotate")]
+    Rotate(Rotate),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Rotate {
+    /// The kubeconfig to put the new ones into [default: kubeconfig in the data directory]
+    #[arg(long, env = "ONCELET_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
 #[derive(ClapArgs)]
 pub(crate) struct Doctor {
     #[command(flatten)]
@@ -237,7 +260,7 @@ pub(crate) struct Doctor {
 pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) daemon: Daemon,
-    /// Where to write the kubeconfig [default: kubeconfig in the data directory]
+    /// The kubeconfig to put the context oncelet into; all else in it stays [default: kubeconfig in the data directory]
     #[arg(long, env = "ONCELET_KUBECONFIG", value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Keep objects across restarts; without, they are gone when oncelet ends, as the application's that made them

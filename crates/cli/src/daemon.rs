@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use kube::Client;
+use kube::config::Kubeconfig;
 use oncelet_apiserver::Server;
 use oncelet_controller::{Access, Progress};
 use oncelet_engine::{Endpoint, Engine};
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::advice;
 use crate::args::{Controller, Daemon, Up};
 use crate::clock::now;
+use crate::inside;
 use crate::log_part;
 use crate::logging;
 use crate::objects::{ENGINE_EXTENSION, config_from};
@@ -49,12 +51,11 @@ pub(crate) async fn up(args: Up) -> Result<()> {
         now,
     })
     .await?;
-    let url = server.url();
+    let (url, client) = (server.url(), inside::client(&server));
     // The server outlives the controller, whose last writes it still takes.
     let server_shutdown = CancellationToken::new();
     let serving = tokio::spawn(server.serve(server_shutdown.clone()));
 
-    let client = client_from(&kubeconfig).await?;
     let session = Session::begin(&paths.sessions())?;
     tokio::spawn(Session::clear_earlier(paths.sessions(), engine.clone()));
     let page = serve_page(args.page, &client, &[], &engine, &paths, &shutdown).await;
@@ -195,6 +196,9 @@ async fn print_welcome(url: &str, page: Option<&str>, kubeconfig: &Path, paths: 
         Ok(info) => format!("{} {:?} {}", engine.endpoint(), info.product, info.version),
         Err(_) => format!("{} does not answer yet", engine.endpoint()),
     };
+    // In a user's own kubeconfig the current context stays what it is.
+    let current = Kubeconfig::read_from(kubeconfig).ok().and_then(|it| it.current_context);
+    let is_ours = current.is_none_or(|current| ["oncelet", "oncelet-certificate"].contains(&current.as_str()));
     println!(
         "oncelet {version} is up.
 
@@ -206,7 +210,7 @@ async fn print_welcome(url: &str, page: Option<&str>, kubeconfig: &Path, paths: 
 
 Next, in another terminal:
 
-  export KUBECONFIG={kubeconfig}
+  export KUBECONFIG={kubeconfig}{choose}
   kubectl apply -f deploy/samples/
   kubectl get cexec -w
 
@@ -214,6 +218,7 @@ Ctrl-C ends it. What ran stays remembered.",
         version = env!("CARGO_PKG_VERSION"),
         page = page.map_or("none".to_owned(), |page| format!("{page} (oncelet page prints the way in)")),
         kubeconfig = kubeconfig.display(),
+        choose = if is_ours { "" } else { "\n  kubectl config use-context oncelet" },
         store = paths.store().display(),
     );
 }

@@ -4,20 +4,25 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::config::Kubeconfig;
 use oncelet_api::ContainerExec;
+use oncelet_apiserver::Certificate;
 use oncelet_engine::{Endpoint, Engine};
 use oncelet_store::{Filter, Store};
 use serde::Serialize;
 
 use crate::args::Doctor;
+use crate::clock::now;
 use crate::daemon::client_from;
 use crate::output;
 use crate::paths::Paths;
 use crate::table::{Cell, Table};
 
+/// Clocks of machines that share a data directory differ a little.
+const TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 /// How long something may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -71,6 +76,8 @@ pub(crate) async fn run(args: Doctor) -> Result<()> {
     let mut findings = vec![fine("oncelet", env!("CARGO_PKG_VERSION").to_owned())];
     findings.extend(engines(&args.engine.engine).await?);
     findings.push(store(&paths.store()).await);
+    findings.extend(clock(&paths.store()).await);
+    findings.extend(certificates(&paths.apiserver(), now()));
     findings.push(embedded(&paths.kubeconfig()).await);
     findings.extend(cluster().await);
     findings.push(kubectl().await);
@@ -134,6 +141,49 @@ async fn store(dir: &Path) -> Finding {
     }
 }
 
+/// Whether time goes backwards: nothing that is remembered can have happened later than now.
+async fn clock(dir: &Path) -> Option<Finding> {
+    let store = Store::open_reader(dir).await.ok()?;
+    let runs = store.list(Filter::default()).await.unwrap_or_default();
+    store.close().await;
+    let (newest, now) = (runs.iter().map(|run| run.claimed_at).max()?, now());
+    let is_later = newest.duration_since(now) > TOLERANCE;
+    is_later.then(|| {
+        let what =
+            format!("a run was asked for at {newest}, and it is {now} now: the clock was ahead then, or is behind now");
+        problem(
+            "clock",
+            what,
+            "compare it with another one (date); recorded times stay as they are, and no run depends on them",
+        )
+    })
+}
+
+/// The certificates of an `oncelet up` with this data directory, where there are some.
+fn certificates(state_dir: &Path, now: Timestamp) -> Option<Finding> {
+    const ABOUT: &str = "certificates";
+    let found = oncelet_apiserver::certificates(state_dir);
+    let anew = "oncelet up makes it anew, when it starts or while it runs, and writes its kubeconfig again";
+    for Certificate { what, valid } in &found {
+        match valid {
+            None => return Some(problem(ABOUT, format!("the {what} in {} cannot be read", state_dir.display()), anew)),
+            Some((from, _)) if *from > now => {
+                let what = format!(
+                    "the {what} is valid from {from} and it is {now} now: the clock was ahead when it was made, or is behind now"
+                );
+                return Some(problem(ABOUT, what, format!("compare the clock with another one (date); {anew}")));
+            }
+            Some((_, until)) if *until <= now => {
+                let ended = absent(ABOUT, format!("the {what} has ended at {until}"));
+                return Some(Finding { advice: Some(anew.into()), ..ended });
+            }
+            Some(_) => {}
+        }
+    }
+    let until = found.iter().filter_map(|it| Some(it.valid?.1)).min()?;
+    Some(fine(ABOUT, format!("valid until {until}; made anew a month before")))
+}
+
 /// The server of an `oncelet up` with this data directory.
 async fn embedded(kubeconfig: &Path) -> Finding {
     const ABOUT: &str = "oncelet up";
@@ -143,7 +193,12 @@ async fn embedded(kubeconfig: &Path) -> Finding {
     match client_from(kubeconfig).await {
         Ok(client) => match answers(client).await {
             Ok(version) => fine(ABOUT, format!("answers ({version}); export KUBECONFIG={}", kubeconfig.display())),
-            Err(_) => absent(ABOUT, "does not run".to_owned()),
+            Err(error) if error.contains("refused") => absent(ABOUT, "does not run".to_owned()),
+            Err(error) => problem(
+                ABOUT,
+                format!("does not answer as it should: {error}"),
+                "if oncelet up runs, start it again; if it does not, another program listens at its port",
+            ),
         },
         Err(error) => problem(ABOUT, output::one_line(&error), "start oncelet up, which writes its kubeconfig anew"),
     }
@@ -191,5 +246,43 @@ async fn kubectl() -> Finding {
     match version {
         Some(version) => fine("kubectl", version),
         None => problem("kubectl", "not on PATH".to_owned(), "see https://kubernetes.io/docs/tasks/tools"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_valid_now_is_told() {
+        fn at(year: i16) -> Timestamp {
+            format!("{year}-06-01T00:00:00Z").parse().unwrap()
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        assert!(certificates(&state, at(2026)).is_none());
+        let config = oncelet_apiserver::Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            state_dir: state.clone(),
+            kubeconfig: dir.path().join("kubeconfig"),
+            crds: Vec::new(),
+            parts: Vec::new(),
+            advice: Vec::new(),
+            extensions: Vec::new(),
+            persist: false,
+            now: || at(2026),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        drop(runtime.block_on(oncelet_apiserver::Server::bind(config)).unwrap());
+        let told =
+            |year: i16| certificates(&state, at(year)).map(|it| (it.verdict == Verdict::Problem, it.what)).unwrap();
+        let (is_problem, what) = told(2026);
+        assert!(!is_problem && what.contains("valid until 2027-06-01"), "{what}");
+        let (is_problem, what) = told(2025);
+        assert!(is_problem && what.contains("the clock was ahead when it was made"), "{what}");
+        let (is_problem, what) = told(2030);
+        assert!(!is_problem && what.contains("has ended"), "{what}");
+        std::fs::write(state.join("client.json"), "").unwrap();
+        assert!(told(2026).0);
     }
 }

@@ -5,10 +5,12 @@ mod args;
 mod ask;
 mod clock;
 mod commands;
+mod credentials;
 mod daemon;
 mod doctor;
 mod explain;
 mod follow;
+mod inside;
 mod log_part;
 mod logging;
 mod objects;
@@ -32,7 +34,7 @@ mod traces;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use args::{Args, Command, Crds, PolicyCommand};
+use args::{Args, Command, Crds, Credentials, PolicyCommand};
 use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
@@ -77,6 +79,7 @@ async fn run(args: Args) -> Result<ExitCode> {
             let is_allowed = policy::check(args).await?;
             return Ok(if is_allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Credentials(Credentials::Rotate(args)) => credentials::rotate(args),
         Command::Doctor(args) => doctor::run(args).await,
     }?;
     Ok(ExitCode::SUCCESS)

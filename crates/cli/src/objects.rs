@@ -22,6 +22,7 @@ pub(crate) struct Objects {
     pub(crate) namespace: String,
     pub(crate) paths: Arc<Paths>,
     kubeconfig: Option<PathBuf>,
+    context: Option<String>,
     /// The engine of the daemon that serves the objects, as far as that is known here.
     pub(crate) engine: DaemonEngine,
 }
@@ -42,10 +43,11 @@ impl Objects {
     /// kubectl's own, in this order.
     pub(crate) async fn new(args: Cluster) -> Result<Self> {
         let paths = Paths::new(args.data)?;
-        let (config, engine) = find_config(args.kubeconfig.as_deref(), &paths).await?;
+        let (config, engine) = find_config(args.kubeconfig.as_deref(), args.context.clone(), &paths).await?;
         let namespace = args.namespace.unwrap_or_else(|| config.default_namespace.clone());
         let connection = Arc::new(RwLock::new(Client::try_from(config)?));
-        Ok(Self { connection, namespace, paths: Arc::new(paths), kubeconfig: args.kubeconfig, engine })
+        let (kubeconfig, context) = (args.kubeconfig, args.context);
+        Ok(Self { connection, namespace, paths: Arc::new(paths), kubeconfig, context, engine })
     }
 
     /// The connection as it is now.
@@ -55,7 +57,7 @@ impl Objects {
 
     /// Connects anew, as the kubeconfig says now: a daemon that was started again may be at another address.
     pub(crate) async fn renew(&self) -> Result<()> {
-        let (config, _) = find_config(self.kubeconfig.as_deref(), &self.paths).await?;
+        let (config, _) = find_config(self.kubeconfig.as_deref(), self.context.clone(), &self.paths).await?;
         let client = Client::try_from(config)?;
         *self.connection.write().unwrap_or_else(PoisonError::into_inner) = client;
         Ok(())
@@ -78,7 +80,7 @@ impl Objects {
     }
 }
 
-async fn find_config(asked: Option<&Path>, paths: &Paths) -> Result<(Config, DaemonEngine)> {
+async fn find_config(asked: Option<&Path>, context: Option<String>, paths: &Paths) -> Result<(Config, DaemonEngine)> {
     let ours = paths.kubeconfig();
     let from_environment = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
     let file = asked.map(Path::to_owned).or_else(|| (!from_environment && ours.exists()).then_some(ours));
@@ -92,18 +94,19 @@ async fn find_config(asked: Option<&Path>, paths: &Paths) -> Result<(Config, Dae
         let config = config.context("no kubeconfig was found; say where with --kubeconfig, or start oncelet up")?;
         return Ok((config, DaemonEngine::Anywhere));
     };
-    let named = engine_in(&kubeconfig);
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    let named = engine_in(&kubeconfig, context.as_deref());
+    let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
     let config = config.with_context(|| format!("{origin} cannot be used"))?;
     let is_here = config.cluster_url.host().is_some_and(is_this_machine);
     let engine = named.unwrap_or(if is_here { DaemonEngine::LikelyHere } else { DaemonEngine::Anywhere });
     Ok((config, engine))
 }
 
-/// The engine that the current cluster of a kubeconfig names.
-fn engine_in(kubeconfig: &Kubeconfig) -> Option<DaemonEngine> {
-    let current = kubeconfig.current_context.as_ref()?;
-    let context = kubeconfig.contexts.iter().find(|it| it.name == *current)?.context.as_ref()?;
+/// The engine that the cluster of a context of a kubeconfig names, by default of the current one.
+fn engine_in(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<DaemonEngine> {
+    let wanted = context.or(kubeconfig.current_context.as_deref())?;
+    let context = kubeconfig.contexts.iter().find(|it| it.name == wanted)?.context.as_ref()?;
     let cluster = kubeconfig.clusters.iter().find(|it| it.name == context.cluster)?.cluster.as_ref()?;
     let extension = cluster.extensions.as_ref()?.iter().find(|it| it.name == ENGINE_EXTENSION)?;
     Some(DaemonEngine::Known(extension.extension.as_str()?.parse().ok()?))
@@ -141,8 +144,9 @@ mod tests {
     fn a_kubeconfig_says_which_engine_its_daemon_uses() {
         let named =
             kubeconfig(r#"{"name": "x", "extension": 1}, {"name": "oncelet.dev/engine", "extension": "podman"}"#);
-        assert_eq!(engine_in(&named), Some(DaemonEngine::Known(Endpoint::Podman)));
-        assert_eq!(engine_in(&kubeconfig("")), None);
-        assert_eq!(engine_in(&kubeconfig(r#"{"name": "oncelet.dev/engine", "extension": "nonsense"}"#)), None);
+        assert_eq!(engine_in(&named, Some("another")), None);
+        assert_eq!(engine_in(&named, None), Some(DaemonEngine::Known(Endpoint::Podman)));
+        assert_eq!(engine_in(&kubeconfig(""), None), None);
+        assert_eq!(engine_in(&kubeconfig(r#"{"name": "oncelet.dev/engine", "extension": "nonsense"}"#), None), None);
     }
 }

@@ -15,6 +15,7 @@ use crate::status::{Cause, MOST};
 pub(crate) use listing::resources;
 
 pub(crate) const NAMESPACES: &str = "namespaces";
+pub(crate) const EVENTS: &str = "events";
 pub(crate) const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 /// The built-in kinds.

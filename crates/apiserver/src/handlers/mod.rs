@@ -274,6 +274,13 @@ pub(crate) fn resume(app: &App) {
     }
 }
 
+/// Removes an object whose time is over, unless somebody has written it since. Nothing holds it.
+pub(crate) fn expire(app: &App, table: &Arc<str>, object: &Stored) {
+    if let Ok(removed) = app.store.remove(table, object, &mut object.value()) {
+        delete::after_removal(app, &removed);
+    }
+}
+
 pub(crate) fn dispatch(method: &Method, mut call: Call, raw: &[u8]) -> Result<Response<Body>, ApiError> {
     let one = call.name.is_some();
     call.check_options(method)?;

@@ -55,7 +55,7 @@ impl TestServer {
         Self::start_with(dir, config).await
     }
 
-    async fn start_with(dir: TempDir, config: Config) -> Self {
+    pub async fn start_with(dir: TempDir, config: Config) -> Self {
         let server = Server::bind(config).await.unwrap();
         let url = server.url();
         let shutdown = CancellationToken::new();
