@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::engine_name;
 use super::status::{RECREATE_FAILED, START_DELAYED, STOP_REQUESTED, Trouble};
-use super::whose::{Us, Whose, label, owner, whose};
+use super::whose::{Us, Whose, label, whose};
 
 /// The label with the ID of the container that is removed once this one has started.
 pub(crate) const LABEL_REPLACES: &str = "oncelet.dev/replaces";
