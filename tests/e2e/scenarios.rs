@@ -18,7 +18,7 @@ mod repeat;
 mod scale;
 mod stdin;
 mod supervised;
-mod telemetry;
+pub(crate) mod telemetry;
 mod trouble;
 mod warned;
 

@@ -152,7 +152,7 @@ pub struct ContainerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
     /// A persistent container is made anew when this text is another one; by default, when anything that is declared of it is.
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\x00-\x1f\x7f]*$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifecycle_key: Option<String>,
     /// Set to false to neither make nor start the container yet; one that runs already is taken as it is.
@@ -184,6 +184,8 @@ pub enum ContainerMode {
 /// Something to mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.target.matches('/[.][.](/|$)')")
+    .message("target is a path without ..").field_path(".target"))]
 #[x_kube(validation = Rule::new(
     "!has(self.source) || self.source.matches(self.type == 'bind' ? '^/' : '^[a-zA-Z0-9][a-zA-Z0-9_.-]*$')"
 ).message("source is an absolute path where type is bind, and the name of a volume where it is volume").field_path(".source"))]
@@ -196,7 +198,7 @@ pub struct VolumeMount {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// The path in the container.
-    #[schemars(length(min = 1, max = 4096), regex(pattern = "^/"))]
+    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^/[^\x00-\x1f\x7f]*$"))]
     pub target: String,
     /// Whether the container cannot write to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -222,7 +224,7 @@ pub struct ContainerNetwork {
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"))]
     pub name: String,
     /// Names under which others in the network find the container, beside its own.
-    #[schemars(length(max = 100), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 253), regex(pattern = "^[a-zA-Z0-9_][a-zA-Z0-9_.-]*$")))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
 }
@@ -295,7 +297,7 @@ pub struct ContainerPort {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_port: Option<i32>,
     /// The address on the engine's machine; by default 127.0.0.1.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), regex(pattern = "^[0-9a-fA-F.:]*$"))]
     #[serde(rename = "hostIP", default, skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<String>,
     /// The protocol; TCP by default.
@@ -315,14 +317,16 @@ pub enum PortProtocol {
 }
 
 /// A label of the engine's container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.key.startsWith('oncelet.dev/')")
+    .message("labels that begin with oncelet.dev/ are oncelet's own").field_path(".key"))]
 pub struct ContainerLabel {
-    /// Its key.
-    #[schemars(length(min = 1, max = 512))]
+    /// Its key: letters, digits and signs of ASCII but for = and the space. Those that begin with oncelet.dev/ are oncelet's own.
+    #[schemars(length(min = 1, max = 512), regex(pattern = "^[!-<>-~]+$"))]
     pub key: String,
-    /// Its value.
-    #[schemars(length(max = 4096))]
+    /// Its value, on one line.
+    #[schemars(length(max = 4096), regex(pattern = r"^[^\x00-\x1f\x7f]*$"))]
     pub value: String,
 }
 

@@ -111,7 +111,7 @@ pub struct ContainerExecSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_name: Option<String>,
     /// The name or ID of a container in the engine, without any Container object.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^/?[a-zA-Z0-9][a-zA-Z0-9_.-]*$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_container: Option<String>,
     /// The engine of engineContainer: docker, podman, or a URL such as unix:///run/user/1000/podman/podman.sock; by default the
@@ -139,11 +139,11 @@ pub struct ContainerExecSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_files_visible: Option<bool>,
     /// The directory in the container to start in; by default the container's own.
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<String>,
     /// The user in the container to run as: a name or number, or user:group; by default the container's own.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// What the program reads from stdin; by default nothing.

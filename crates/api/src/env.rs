@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("!(has(self.value) && has(self.valueFrom))").message("set value or valueFrom, not both"))]
 pub struct EnvVar {
     /// The variable's name.
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^=\s]+$"))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^=\s\x00-\x1f\x7f]+$"))]
     pub name: String,
     /// Its value. $(NAME) refers to a variable before this one; $$(NAME) is the text $(NAME). As in Kubernetes, $$ is a single $
     /// everywhere: write $$$$ where the program is to get $$. A single $ stays as it is.

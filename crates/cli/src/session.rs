@@ -83,16 +83,20 @@ impl Session {
     }
 }
 
-/// Removes the containers of sessions, wherever they are. Returns how many there were.
+/// Removes the containers of sessions, wherever they are. Returns how many there were, or the first error: an engine that does not
+/// answer holds up no other.
 async fn remove_all(dir: &Path, sessions: &[String], usual: &Engine) -> Result<usize> {
-    let mut count = remove_sessions(usual, sessions).await?;
+    let mut removed = vec![remove_sessions(usual, sessions).await.map_err(anyhow::Error::from)];
     for session in sessions {
         for name in std::fs::read_to_string(dir.join(session)).unwrap_or_default().lines() {
-            let engine = Engine::connect(&name.parse()?)?;
-            count += remove_sessions(&engine, std::slice::from_ref(session)).await?;
+            let remove = async {
+                let engine = Engine::connect(&name.parse()?)?;
+                Ok(remove_sessions(&engine, std::slice::from_ref(session)).await?)
+            };
+            removed.push(remove.await);
         }
     }
-    Ok(count)
+    removed.into_iter().sum()
 }
 
 /// The sessions whose processes are gone.

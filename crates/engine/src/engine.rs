@@ -296,7 +296,7 @@ impl Engine {
         self.ready().await?;
         // What takes longer is bounded elsewhere, and must not be in the way of what does not.
         let _turn = if limit <= CALL { self.pulse().turn().await } else { None };
-        let answer = request(self.client(&Allowance::default())?);
+        let answer = request(self.client(&Allowance::of_an_answer())?);
         self.within(operation, limit, async {
             answer.await.map_err(|error| Error::from_bollard(self.endpoint(), error))
         })

@@ -181,9 +181,11 @@ impl Error {
 
     pub(crate) fn from_bollard(endpoint: &str, error: bollard::errors::Error) -> Self {
         use bollard::errors::Error as Bollard;
+        if let Some(too_large) = TooLarge::behind(&error) {
+            return Self::protocol(endpoint, too_large);
+        }
         match error {
             Bollard::DockerResponseServerError { status_code, message } => Self::rejected(status_code, &message),
-            error if TooLarge::is_behind(&error) => Self::protocol(endpoint, TooLarge),
             Bollard::HyperLegacyError { .. }
             | Bollard::HyperResponseError { .. }
             | Bollard::IOError { .. }

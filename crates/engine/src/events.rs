@@ -219,7 +219,7 @@ async fn subscribe(engine: &Engine) -> Result<Source, Error> {
     let now = engine.now().await?;
     let filters = HashMap::from([("type", vec!["container"])]);
     let options = EventsOptionsBuilder::default().since(&unix_time(now)).filters(&filters).build();
-    let allowance = Allowance::default();
+    let allowance = Allowance::of_a_stream();
     let events = engine.client(&allowance)?.events(Some(options));
     Ok(Box::pin(events.inspect(move |_| allowance.renew())))
 }

@@ -37,6 +37,10 @@ impl FromStr for ExecId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
+        // It comes from the engine, and goes into URLs.
+        if text.len() > 128 {
+            return limits::refuse(format!("{:?}… is not the ID of an exec", &text.chars().take(64).collect::<String>()));
+        }
         limits::check_reference(text)?;
         Ok(Self(text.to_owned()))
     }
@@ -201,6 +205,8 @@ impl Engine {
             return limits::refuse("a program needs a command".to_owned());
         }
         limits::check(&new.command, &new.env)?;
+        limits::check_text("user", new.user.as_ref())?;
+        limits::check_text("working directory", new.working_directory.as_ref())?;
         let options = CreateExecOptions {
             attach_stdin: Some(stdin),
             attach_stdout: Some(true),
@@ -275,7 +281,7 @@ impl Engine {
     ) -> Result<(RunningExec, Option<Stdin>), Error> {
         let options = StartExecOptions { detach: false, tty: false, output_capacity: None };
         self.ready().await?;
-        let allowance = Allowance::default();
+        let allowance = Allowance::of_a_stream();
         let docker = self.client(&allowance)?;
         let started = self
             .within("exec_start", SLOW_CALL, async {

@@ -56,7 +56,7 @@ impl Engine {
         let registry = registry(image).to_owned();
         let credentials = tokio::task::spawn_blocking(move || credentials(&registry)).await.unwrap_or_default();
         self.ready().await?;
-        let allowance = Allowance::default();
+        let allowance = Allowance::of_a_stream();
         let docker = self.client(&allowance)?;
         let mut answers = std::pin::pin!(docker.create_image(Some(options), None, credentials));
         let mut layers = Layers::default();

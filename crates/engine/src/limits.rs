@@ -1,6 +1,8 @@
 //! Requests that could never work are refused before they are sent: engines start the program's helper all the same
 //! and then report what looks like the program's own exit code.
 
+use std::net::IpAddr;
+
 use crate::Error;
 
 /// Linux: `MAX_ARG_STRLEN`, one argument or `NAME=value` with its final NUL.
@@ -68,6 +70,54 @@ pub(crate) fn check_image(image: &str) -> Result<(), Error> {
     if image.split('/').all(is_part) { Ok(()) } else { refuse(format!("{image:?} is not the name of an image")) }
 }
 
+/// A name under which others in a network find a container.
+pub(crate) fn check_host_name(name: &str) -> Result<(), Error> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    if begins && name.len() <= 253 && name.chars().all(fits) {
+        Ok(())
+    } else {
+        refuse(format!("{name:?} is not a host name"))
+    }
+}
+
+/// An absolute path, in a container or on the engine's machine.
+pub(crate) fn check_path(path: &str) -> Result<(), Error> {
+    if path.starts_with('/') && !path.contains(char::is_control) && path.split('/').all(|part| part != "..") {
+        Ok(())
+    } else {
+        refuse(format!("{path:?} is not an absolute path without .."))
+    }
+}
+
+/// The address of an interface; an empty one stands for all.
+pub(crate) fn check_address(address: &str) -> Result<(), Error> {
+    if address.is_empty() || address.parse::<IpAddr>().is_ok() {
+        Ok(())
+    } else {
+        refuse(format!("{address:?} is not an IP address"))
+    }
+}
+
+/// A label: keys are searched for as `KEY=VALUE`, and both are shown in lines.
+pub(crate) fn check_label(key: &str, value: &str) -> Result<(), Error> {
+    if key.is_empty() || !key.chars().all(|c| c.is_ascii_graphic() && c != '=') {
+        return refuse(format!("{key:?} is not the key of a label"));
+    }
+    if value.contains(char::is_control) {
+        return refuse(format!("the value of the label {key} has a control character"));
+    }
+    Ok(())
+}
+
+/// A text that is handed on as it is.
+pub(crate) fn check_text(what: &str, text: Option<&String>) -> Result<(), Error> {
+    if text.is_some_and(|text| text.contains(char::is_control)) {
+        return refuse(format!("the {what} has a control character"));
+    }
+    Ok(())
+}
+
 /// What engines allow as a name. None of it has a meaning in a URL.
 fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -131,6 +181,26 @@ mod tests {
         for check in [check_reference, check_network, check_volume] {
             assert!(check("a/b").is_err() && check("container:other").is_err());
         }
+    }
+
+    #[test]
+    fn what_a_reader_of_the_engine_would_misread_is_refused() {
+        for bad in ["", "a b", "a\nb", "a\0b", "-a", "a/b", &"a".repeat(254)] {
+            assert!(check_host_name(bad).is_err(), "{bad:?}");
+        }
+        assert!(check_host_name("db_1.internal").is_ok());
+        for bad in ["", "a", "/a\0b", "/a\nb", "/a/../b", "/.."] {
+            assert!(check_path(bad).is_err(), "{bad:?}");
+        }
+        assert!(check_path("/var/lib/a b..c").is_ok());
+        for bad in ["localhost", "0.0.0.0:80", "0.0.0.0/0", "1.2.3"] {
+            assert!(check_address(bad).is_err(), "{bad:?}");
+        }
+        assert!(["", "127.0.0.1", "::1"].into_iter().all(|address| check_address(address).is_ok()));
+        for (key, value) in [("", ""), ("a=b", ""), ("a b", ""), ("a\n", ""), ("a", "b\nc"), ("a", "b\0")] {
+            assert!(check_label(key, value).is_err(), "{key:?} {value:?}");
+        }
+        assert!(check_label("traefik.http.routers.x.rule", "Host(`a`) && Path(`/ä`)").is_ok());
     }
 
     #[test]

@@ -20,42 +20,59 @@ use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::Address;
 
-/// The largest answer, or the largest part of one that never ends.
-pub(crate) const LARGEST: usize = 16 * 1024 * 1024;
+/// The largest answer that has an end.
+const WHOLE: usize = 16 * 1024 * 1024;
+/// The largest part of one that has none, a line or a frame. Whoever waits for its end looks through all of it again and again.
+const PART: usize = 1024 * 1024;
 
-/// What an engine has sent since something came of it. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Allowance(Arc<AtomicUsize>);
+/// What an engine may send before something comes of it. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Allowance {
+    most: usize,
+    taken: Arc<AtomicUsize>,
+}
 
 impl Allowance {
+    /// For an answer that is collected to its end, or a stream of pieces that are handed on as they come.
+    pub(crate) fn of_an_answer() -> Self {
+        Self { most: WHOLE, taken: Arc::default() }
+    }
+
+    /// For a stream of lines or frames.
+    pub(crate) fn of_a_stream() -> Self {
+        Self { most: PART, taken: Arc::default() }
+    }
+
     /// Something came of it: a line, a frame, a piece.
     pub(crate) fn renew(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.taken.store(0, Ordering::Relaxed);
     }
 
     fn take(&self, bytes: usize) -> io::Result<()> {
-        if self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > LARGEST {
-            tracing::warn!("an engine was cut off: it sent more than {} MiB in one answer", LARGEST >> 20);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, TooLarge));
+        if self.taken.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.most {
+            let error = TooLarge(self.most);
+            tracing::warn!("an engine was cut off: {error}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(())
     }
 }
 
-/// More came than an engine has to say.
+/// More came than an engine has to say: more than so many bytes.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the answer is larger than {} MiB", LARGEST >> 20)]
-pub(crate) struct TooLarge;
+#[error("the answer is larger than {} MiB", .0 >> 20)]
+pub(crate) struct TooLarge(usize);
 
 impl TooLarge {
-    /// Whether it is why `error` came about.
-    pub(crate) fn is_behind(error: &(dyn std::error::Error + 'static)) -> bool {
-        std::iter::successors(Some(error), |error| error.source()).any(|error| {
-            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            inner.is_some_and(|inner| inner.is::<Self>() || Self::is_behind(inner))
+    /// The one that is why `error` came about, if one is.
+    pub(crate) fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        std::iter::successors(Some(error), |error| error.source()).find_map(|error| {
+            let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
+            inner.downcast_ref().copied().or_else(|| Self::behind(inner))
         })
     }
 }
@@ -99,15 +116,18 @@ where
     let host = HeaderValue::from_str(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     request.headers_mut().insert(HOST, host);
     let (mut sender, connection) = http1::handshake(TokioIo::new(Counted { stream, allowance })).await?;
-    // It does the reading and writing, and ends with the answer, or with whoever waits for that.
-    tokio::spawn(connection.with_upgrades());
-    Ok(sender.send_request(request).await?)
+    // It does the reading and writing, and ends with the answer.
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
+    let response = sender.send_request(request).await?;
+    // Not before: who gives up waiting leaves no connection behind.
+    drop(connection.detach());
+    Ok(response)
 }
 
 /// GET of what is at `path`, which must be valid in a URL as it is: the status and the whole body.
 pub(crate) async fn get(address: Address, path: &str) -> Result<(u16, Bytes), BollardError> {
     let request = Request::get(path).body(Empty::<Bytes>::new())?;
-    let response = exchange(address, Allowance::default(), request).await?;
+    let response = exchange(address, Allowance::of_an_answer(), request).await?;
     let status = response.status().as_u16();
     Ok((status, response.into_body().collect().await?.to_bytes()))
 }

@@ -13,7 +13,7 @@ use crate::process::eventually;
 use crate::world::{World, list, manifest, sh};
 
 /// Starts a daemon with metrics; where they are.
-fn start_with_metrics(world: &mut World) -> String {
+pub(crate) fn start_with_metrics(world: &mut World) -> String {
     world.daemon_args = vec!["--metrics".to_owned(), "127.0.0.1:0".to_owned()];
     world.start();
     address(world)
@@ -28,7 +28,7 @@ fn address(world: &World) -> String {
     })
 }
 
-fn get(address: &str, path: &str) -> (u16, String) {
+pub(crate) fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
     let mut answer = String::new();

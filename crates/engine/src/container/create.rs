@@ -127,13 +127,7 @@ impl Engine {
     /// [`Error::NoSuchImage`] where the image is not in the engine, [`Error::Conflict`] where the name is taken, and
     /// [`Error::NotFound`] where a network is missing.
     pub async fn create_container(&self, new: &NewContainer) -> Result<ContainerId, Error> {
-        limits::check_reference(&new.name)?;
-        limits::check_image(&new.image)?;
-        new.networks.iter().try_for_each(|network| limits::check_network(&network.name))?;
-        let volumes = new.mounts.iter().filter(|mount| mount.kind == MountKind::Volume);
-        volumes.filter_map(|mount| mount.source.as_deref()).try_for_each(limits::check_volume)?;
-        let command: Vec<_> = new.command.iter().chain(&new.args).cloned().collect();
-        limits::check(&command, &new.env)?;
+        check(new)?;
         let options = CreateContainerOptionsBuilder::default().name(&new.name).build();
         let created = self
             .call("container_create", SLOW_CALL, |docker| async move {
@@ -161,6 +155,29 @@ impl Engine {
             .await
             .map_err(|error| missing_network(&error).unwrap_or(error))
     }
+}
+
+/// Whether every name is one.
+fn check(new: &NewContainer) -> Result<(), Error> {
+    limits::check_reference(&new.name)?;
+    limits::check_image(&new.image)?;
+    for network in &new.networks {
+        limits::check_network(&network.name)?;
+        network.aliases.iter().try_for_each(|alias| limits::check_host_name(alias))?;
+    }
+    for mount in &new.mounts {
+        limits::check_path(&mount.target)?;
+        match (mount.kind, &mount.source) {
+            (MountKind::Volume, Some(volume)) => limits::check_volume(volume)?,
+            (MountKind::Bind, Some(path)) => limits::check_path(path)?,
+            (_, None) => {}
+        }
+    }
+    new.ports.iter().filter_map(|port| port.host_ip.as_deref()).try_for_each(limits::check_address)?;
+    new.labels.iter().try_for_each(|(key, value)| limits::check_label(key, value))?;
+    let command: Vec<_> = new.command.iter().chain(&new.args).cloned().collect();
+    limits::check(&command, &new.env)?;
+    limits::check(new.healthcheck.as_ref().map(|check| check.command.as_slice()).unwrap_or_default(), &[])
 }
 
 fn body(new: &NewContainer) -> ContainerCreateBody {

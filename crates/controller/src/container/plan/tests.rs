@@ -1,5 +1,4 @@
-use super::super::whose::owner;
-use super::super::whose::{LABEL_OWNER, LABEL_SESSION, LABEL_STORE};
+use super::super::whose::{LABEL_OWNER, LABEL_SESSION, LABEL_STORE, owner};
 use super::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use oncelet_api::ContainerStatus;
