@@ -26,6 +26,7 @@ use crate::traces::Traces;
 
 /// Hosts the embedded API server and runs the controller against it.
 pub(crate) async fn up(args: Up) -> Result<()> {
+    let keep_runs_for = args.daemon.keep_runs_for;
     let (paths, engine, progress) = begin(args.daemon).await?;
     let kubeconfig = match args.kubeconfig {
         Some(path) => std::path::absolute(path)?,
@@ -62,6 +63,8 @@ pub(crate) async fn up(args: Up) -> Result<()> {
         engine: engine.clone(),
         store_dir: paths.store(),
         session: Some(session.for_controller()),
+        objects_stay: args.persist,
+        keep_runs_for,
         steps,
         progress,
         now,
@@ -75,6 +78,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
 
 /// Runs the controller against a cluster.
 pub(crate) async fn controller(args: Controller) -> Result<()> {
+    let keep_runs_for = args.daemon.keep_runs_for;
     let (paths, engine, progress) = begin(args.daemon).await?;
     let shutdown = shutdown_on_signal()?;
     let client = match &args.kubeconfig {
@@ -87,7 +91,17 @@ pub(crate) async fn controller(args: Controller) -> Result<()> {
     // Its objects outlive it, and so do their containers.
     let (traces, steps) = Traces::begin()?;
     let store_dir = paths.store();
-    let config = oncelet_controller::Config { client, engine, store_dir, session: None, steps, progress, now };
+    let config = oncelet_controller::Config {
+        client,
+        engine,
+        store_dir,
+        session: None,
+        objects_stay: true,
+        keep_runs_for,
+        steps,
+        progress,
+        now,
+    };
     run_controller(config, traces, shutdown).await
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::context::{Context, Ctx};
+use crate::context::{Context, Ctx, one_line};
 use crate::echo::Echoes;
 use crate::engines::{Engines, Session};
 use crate::events::Events;
@@ -27,10 +27,11 @@ use crate::lives::Lives;
 use crate::objects::Objects;
 use crate::ports::Ports;
 use crate::progress::{Kind, Progress};
+use crate::retention::Objects as ObjectsOf;
 use crate::runs::Runs;
 use crate::steps::Steps;
 use crate::work::{self, Calls};
-use crate::{collect, container, exec, health, recover};
+use crate::{collect, container, exec, health, recover, retention};
 
 /// How long the end of the controller waits for programs that run.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long between two looks for containers that are gone.
 const COLLECT: Duration = Duration::from_mins(10);
+/// The same for runs whose object is gone, where they are kept for less.
+const SOONEST_PRUNE: Duration = Duration::from_secs(1);
 /// How long between two looks for open runs whose daemon is gone and whose objects nobody has applied again. A look costs as
 /// much as there are open runs.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -52,6 +55,10 @@ pub struct Config {
     pub store_dir: PathBuf,
     /// Where session containers are to go with this process.
     pub session: Option<Session>,
+    /// Whether the objects stay when this process ends.
+    pub objects_stay: bool,
+    /// How long runs are kept that were made for one object alone, which is gone.
+    pub keep_runs_for: Duration,
     /// Learns what happens to runs.
     pub steps: Steps,
     /// Learns how the work goes on.
@@ -85,12 +92,13 @@ pub enum Error {
 /// Runs until `shutdown`. Attached programs that run then are waited for, for a while; after that they go on in their
 /// containers. Supervised ones go on at once, and the next daemon finds their outcome.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    let Config { client, engine, store_dir, session, steps, progress, now } = config;
+    let Config { client, engine, store_dir, session, objects_stay, keep_runs_for, steps, progress, now } = config;
     let exec_api = Api::<ContainerExec>::all(client.clone());
     let container_api = Api::<Container>::all(client.clone());
     check_served(&exec_api, "ContainerExec").await?;
     check_served(&container_api, "Container").await?;
 
+    let objects = if objects_stay { ObjectsOf::of_server(&client).await } else { ObjectsOf::OfThisDaemon };
     let store = StoreGate::open(store_dir, now, shutdown.clone()).await;
     let (wake, woken) = mpsc::unbounded_channel();
     let (container_objects, touched_containers, changed_containers) =
@@ -113,6 +121,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         tasks: TaskTracker::new(),
         endings: Runs::default(),
         ports: Ports::default(),
+        objects,
         echoes,
         shutdown: shutdown.clone(),
         wake,
@@ -159,6 +168,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     ctx.watch(recover_always(ctx.clone(), progress));
     ctx.watch(collect_always(ctx.clone()));
+    ctx.watch(prune_always(ctx.clone(), keep_runs_for));
     ctx.watch(health::check_always(ctx.clone()));
     futures::join!(execs, containers);
     await_programs(&ctx).await;
@@ -303,6 +313,23 @@ async fn collect_always(ctx: Ctx) {
             if let Err(message) = collect::collect(&engine, &store, (ctx.now)()).await {
                 tracing::debug!("nothing is forgotten now of {}: {message}", engine.endpoint());
             }
+        }
+        if let Err(error) = store.sweep_logs().await {
+            tracing::debug!("logs of forgotten runs stay for now: {}", one_line(&error));
+        }
+    }
+}
+
+/// Forgets, now and then, runs whose object is gone.
+async fn prune_always(ctx: Ctx, keep: Duration) {
+    loop {
+        // No run has to go sooner than it may; and where it may soon, it need not wait for long.
+        tokio::time::sleep(keep.clamp(SOONEST_PRUNE, COLLECT)).await;
+        let Ok(store) = ctx.store.get() else { continue };
+        match retention::prune(&ctx, &store, keep).await {
+            Ok(0) => {}
+            Ok(runs) => tracing::info!(runs, "runs with runPolicy: Always whose objects are gone are forgotten"),
+            Err(message) => tracing::debug!("no run is pruned now: {message}"),
         }
     }
 }

@@ -38,6 +38,8 @@ pub use run::SupervisedRun;
 
 /// The largest order that fits into one variable, with something to spare.
 const LARGEST_ORDER: usize = 96 * 1024;
+/// How many runs fit into an order to forget them.
+pub const FORGET_AT_ONCE: usize = 128;
 /// How long small tasks of the supervisor may take.
 const TASK: Duration = Duration::from_secs(30);
 
@@ -213,10 +215,11 @@ impl Engine {
         self.do_task(container, Task::Clean { places }, user, TASK).await
     }
 
-    /// Removes all of a run that is over from the container, so that its program may be started again.
-    pub async fn forget_run(&self, container: &ContainerId, run: &str, user: Option<&str>) -> Result<(), Error> {
-        let task = Task::Forget { place: Place::new(container.as_str(), run) };
-        self.do_task(container, task, user, TASK).await
+    /// Removes all of runs that are over from the container, so that their programs may be started again. At most
+    /// [`FORGET_AT_ONCE`] of them; an error may be about one alone.
+    pub async fn forget_runs(&self, container: &ContainerId, runs: &[String], user: Option<&str>) -> Result<(), Error> {
+        let places = runs.iter().map(|run| Place::new(container.as_str(), run)).collect();
+        self.do_task(container, Task::Forget { places }, user, TASK).await
     }
 
     async fn create_task(

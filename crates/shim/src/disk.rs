@@ -180,8 +180,12 @@ pub(crate) fn clean(places: &[Place]) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes all of a run that is over.
-pub(crate) fn forget(place: &Place) -> Result<(), String> {
+/// Removes all of runs that are over. One that cannot be removed keeps no other; the first of them is told.
+pub(crate) fn forget(places: &[Place]) -> Result<(), String> {
+    places.iter().map(forget_one).fold(Ok(()), Result::and)
+}
+
+fn forget_one(place: &Place) -> Result<(), String> {
     let record = read_record(place);
     if is_claimed(place) && record.exit.is_none() && process::somebody_lives(&record) {
         return Err("the program still runs; stop it first".to_owned());

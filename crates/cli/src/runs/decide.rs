@@ -98,7 +98,7 @@ async fn forget_in_container(engine: &Engine, record: &RunRecord) -> Result<()> 
     if !engine.has_record(&id, &run).await? {
         return Ok(());
     }
-    match engine.forget_run(&id, &run, record.program.user.as_deref()).await {
+    match engine.forget_runs(&id, &[run], record.program.user.as_deref()).await {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::ContainerNotRunning => {
             bail!("{container} remembers the run, too, and has to run to forget it; start it and try again")

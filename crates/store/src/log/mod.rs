@@ -24,7 +24,7 @@ pub use writer::LogWriter;
 pub(crate) const TAIL: usize = 2048;
 
 /// One of the two streams that a program writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
     /// Standard output.
