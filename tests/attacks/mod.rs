@@ -4,6 +4,7 @@
 mod engine;
 mod host;
 mod machine;
+mod time;
 
 use crate::scenarios::scenarios;
 
@@ -33,5 +34,10 @@ scenarios! {
         a_kubeconfig_with_other_clusters_survives_up_and_its_end,
         a_stolen_kubeconfig_is_refused_once_its_credentials_are_rotated,
         a_clock_that_was_ahead_keeps_no_daemon_from_starting,
+    },
+    time::{
+        a_backup_that_an_attacker_made_is_refused_and_changes_nothing,
+        a_store_from_an_old_backup_starts_nothing_twice,
+        runs_that_nobody_can_ask_for_again_leave_the_store_and_the_container,
     },
 }

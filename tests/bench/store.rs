@@ -89,6 +89,7 @@ async fn claim(store: &Store, name: String) -> Lease {
         engine: "unix:///var/run/docker.sock".into(),
         engine_id: None,
         object_uid: "11111111-2222-3333-4444-555555555555".into(),
+        objects: None,
         program: Program { command: "psql".into(), args: vec!["-f".into(), "/seed.sql".into()], ..Program::default() },
         effective: Effective { args: Vec::new(), env: Vec::new(), stdin: None },
         log_limit: oncelet_core::DEFAULT_LOG_LIMIT,

@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Look at recorded runs, and decide about them
     #[command(subcommand)]
     Runs(Runs),
+    /// Back up the run store, and restore it
+    #[command(subcommand)]
+    Store(Store),
     /// Print what a program wrote, byte for byte
     #[command(after_help = "Examples:\n  \
         oncelet logs seed-database\n  \
@@ -311,6 +314,9 @@ pub(crate) struct Daemon {
     /// Serve metrics (/metrics, for Prometheus) and health (/livez, /readyz) at this address, in plain HTTP
     #[arg(long, env = "ONCELET_METRICS", value_name = "ADDRESS")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// How long to remember a run with runPolicy: Always whose object is gone, as 12h or 30d; nobody can ask for it any more
+    #[arg(long, env = "ONCELET_KEEP_RUNS_FOR", value_name = "DURATION", default_value = "7d", value_parser = days)]
+    pub(crate) keep_runs_for: Duration,
     /// How to write the log, on stderr; ONCELET_LOG filters it (info, debug, oncelet_controller=trace)
     #[arg(long, env = "ONCELET_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -356,6 +362,47 @@ pub(crate) enum Runs {
     #[command(after_help = "Examples:\n  \
         oncelet runs gc")]
     Gc(RunsGc),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Store {
+    /// Copy all runs and their output into one file, also while a daemon runs
+    #[command(
+        after_help = "The file holds what programs have written: keep it as you keep the machine.\n\nExamples:\n  \
+        oncelet store backup /backup/oncelet.tar.zst\n  \
+        oncelet store backup --force /backup/oncelet.tar.zst"
+    )]
+    Backup(StoreBackup),
+    /// Put a backup in the place of the run store, while no daemon runs
+    #[command(
+        after_help = "Runs since the backup are taken back from the containers that hold their records. What may run \
+        again: docs/how-to/back-up.md.\n\nExamples:\n  \
+        oncelet store restore /backup/oncelet.tar.zst\n  \
+        oncelet store restore --force /backup/oncelet.tar.zst"
+    )]
+    Restore(StoreRestore),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct StoreBackup {
+    /// The file to write
+    pub(crate) file: PathBuf,
+    /// Replace the file, if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct StoreRestore {
+    /// A file that oncelet store backup wrote
+    pub(crate) file: PathBuf,
+    /// Replace a store that has runs: it is moved aside, and its new name is printed
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
 }
 
 #[derive(ClapArgs)]
@@ -456,6 +503,13 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected a time above zero with its unit, such as 30s or 5m".to_owned())
 }
 
+/// A time to keep something: 7d, or what else a time to wait may be.
+fn days(text: &str) -> Result<Duration, String> {
+    let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<u32>().ok()).filter(|days| *days > 0);
+    let whole = days.map(|days| Duration::from_hours(24 * u64::from(days)));
+    whole.map_or_else(|| duration(text), Ok).map_err(|_| "expected a time above zero, such as 12h or 7d".to_owned())
+}
+
 /// How to print.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
@@ -519,7 +573,11 @@ mod tests {
         }
         for text in ["", "30", "0s", "-5s", "soon"] {
             assert!(duration(text).is_err(), "{text}");
+            assert!(days(text).is_err(), "{text}");
         }
+        assert_eq!(days("7d"), Ok(Duration::from_hours(168)));
+        assert_eq!(days("90m"), Ok(Duration::from_mins(90)));
+        assert!(days("0d").is_err());
     }
 
     #[test]

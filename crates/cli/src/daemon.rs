@@ -29,6 +29,7 @@ use crate::traces::Traces;
 
 /// Hosts the embedded API server and runs the controller against it.
 pub(crate) async fn up(args: Up) -> Result<()> {
+    let keep_runs_for = args.daemon.keep_runs_for;
     let (paths, engine, progress) = begin(args.daemon).await?;
     // Its objects are its user's.
     let access = policy::begin(args.policy, Access::Everything).await?;
@@ -68,6 +69,8 @@ pub(crate) async fn up(args: Up) -> Result<()> {
         session: Some(session.for_controller()),
         access,
         namespaces: Vec::new(),
+        objects_stay: args.persist,
+        keep_runs_for,
         steps,
         progress,
         now,
@@ -81,6 +84,7 @@ pub(crate) async fn up(args: Up) -> Result<()> {
 
 /// Runs the controller against a cluster.
 pub(crate) async fn controller(args: Controller) -> Result<()> {
+    let keep_runs_for = args.daemon.keep_runs_for;
     let (paths, engine, progress) = begin(args.daemon).await?;
     // Its objects are those of whoever may make any.
     let access = policy::begin(args.policy, Access::Nothing).await?;
@@ -101,6 +105,8 @@ pub(crate) async fn controller(args: Controller) -> Result<()> {
         session: None,
         access,
         namespaces,
+        objects_stay: true,
+        keep_runs_for,
         steps,
         progress,
         now,

@@ -25,6 +25,7 @@ mod session;
 mod signals;
 mod stamps;
 mod stdin;
+mod store;
 mod stored_log;
 mod table;
 mod target;
@@ -65,6 +66,7 @@ async fn run(args: Args) -> Result<ExitCode> {
             output::yaml_documents(&[policy]).and_then(|()| output::yaml_documents(&[binding]))
         }
         Command::Runs(command) => runs::run(command).await,
+        Command::Store(command) => store::run(command).await,
         Command::Logs(args) => commands::logs::logs(args).await,
         Command::Wait(args) => return Box::pin(commands::wait::wait(args)).await,
         Command::Exec(args) => return Box::pin(commands::exec::exec(args)).await,

@@ -20,6 +20,7 @@ use crate::lives::Lives;
 use crate::objects::Objects;
 use crate::policy::Policies;
 use crate::ports::Ports;
+use crate::retention;
 use crate::runs::Runs;
 use crate::steps::Steps;
 
@@ -50,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) endings: Runs,
     /// The ports that execs wait for.
     pub(crate) ports: Ports,
+    /// Where its objects are.
+    pub(crate) objects: retention::Objects,
     /// The statuses that were computed last.
     pub(crate) echoes: Echoes,
     /// Ends everything that goes on without harm in another process.

@@ -389,6 +389,7 @@ async fn played<K: Flaps>(happenings: &[(u64, Happening)], delays: &Delays) -> O
         tasks: TaskTracker::new(),
         endings: runs::Runs::default(),
         ports: Ports::default(),
+        objects: crate::retention::Objects::OfThisDaemon,
         echoes,
         shutdown: shutdown.clone(),
         wake: mpsc::unbounded_channel().0,

@@ -92,6 +92,7 @@ pub(crate) async fn launch(
             engine: ctx.engine.endpoint().to_owned(),
             engine_id: Some(engine_id),
             object_uid: spec.uid,
+            objects: ctx.objects.in_store(&store),
             program: spec.program,
             effective,
             log_limit: convert::log_limit(exec),

@@ -33,6 +33,7 @@ mod ports;
 mod progress;
 mod publish;
 mod recover;
+mod retention;
 mod runs;
 mod status;
 mod steps;

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::context::{Context, Ctx};
+use crate::context::{Context, Ctx, one_line};
 use crate::echo::Echoes;
 use crate::engines::{Engines, Session};
 use crate::events::Events;
@@ -30,10 +30,11 @@ use crate::objects::Objects;
 use crate::policy::{Access, Policies};
 use crate::ports::Ports;
 use crate::progress::{Kind, Progress};
+use crate::retention::Objects as ObjectsOf;
 use crate::runs::Runs;
 use crate::steps::Steps;
 use crate::work::{self, Calls};
-use crate::{collect, container, exec, health, namespaces, recover};
+use crate::{collect, container, exec, health, namespaces, recover, retention};
 
 /// How long the end of the controller waits for programs that run.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long between two looks for containers that are gone.
 const COLLECT: Duration = Duration::from_mins(10);
+/// The same for runs whose object is gone, where they are kept for less.
+const SOONEST_PRUNE: Duration = Duration::from_secs(1);
 /// How long between two looks for open runs whose daemon is gone and whose objects nobody has applied again. A look costs as
 /// much as there are open runs.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -62,6 +65,10 @@ pub struct Config {
     pub access: tokio::sync::watch::Receiver<Access>,
     /// The namespaces whose objects are looked at; without any, all.
     pub namespaces: Vec<String>,
+    /// Whether the objects stay when this process ends.
+    pub objects_stay: bool,
+    /// How long runs are kept that were made for one object alone, which is gone.
+    pub keep_runs_for: Duration,
     /// Learns what happens to runs.
     pub steps: Steps,
     /// Learns how the work goes on.
@@ -95,7 +102,19 @@ pub enum Error {
 /// Runs until `shutdown`. Attached programs that run then are waited for, for a while; after that they go on in their
 /// containers. Supervised ones go on at once, and the next daemon finds their outcome.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    let Config { client, engine, store_dir, session, access, namespaces, steps, progress, now } = config;
+    let Config {
+        client,
+        engine,
+        store_dir,
+        session,
+        access,
+        namespaces,
+        objects_stay,
+        keep_runs_for,
+        steps,
+        progress,
+        now,
+    } = config;
     for api in namespaces::apis::<ContainerExec>(&client, &namespaces) {
         check_served(&api, "ContainerExec").await?;
     }
@@ -104,6 +123,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     }
     let policies = Policies::new(access);
 
+    let objects = if objects_stay { ObjectsOf::of_server(&client).await } else { ObjectsOf::OfThisDaemon };
     let store = StoreGate::open(store_dir, now, shutdown.clone()).await;
     let (wake, woken) = mpsc::unbounded_channel();
     let (container_objects, touched_containers, changed_containers) =
@@ -127,6 +147,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         tasks: TaskTracker::new(),
         endings: Runs::default(),
         ports: Ports::default(),
+        objects,
         echoes,
         shutdown: shutdown.clone(),
         wake,
@@ -184,6 +205,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     ctx.watch(recover_always(ctx.clone(), progress));
     ctx.watch(collect_always(ctx.clone()));
     ctx.watch(retire_always(ctx.clone()));
+    ctx.watch(prune_always(ctx.clone(), keep_runs_for));
     ctx.watch(health::check_always(ctx.clone()));
     futures::join!(execs, containers);
     await_programs(&ctx).await;
@@ -325,6 +347,9 @@ async fn collect_always(ctx: Ctx) {
             }
         }))
         .await;
+        if let Err(error) = store.sweep_logs().await {
+            tracing::debug!("logs of forgotten runs stay for now: {}", one_line(&error));
+        }
     }
 }
 
@@ -343,6 +368,20 @@ async fn retire_always(ctx: Ctx) {
             names.extend(open.into_iter().map(|run| run.engine));
         }
         ctx.engines.retire(&names);
+    }
+}
+
+/// Forgets, now and then, runs whose object is gone.
+async fn prune_always(ctx: Ctx, keep: Duration) {
+    loop {
+        // No run has to go sooner than it may; and where it may soon, it need not wait for long.
+        tokio::time::sleep(keep.clamp(SOONEST_PRUNE, COLLECT)).await;
+        let Ok(store) = ctx.store.get() else { continue };
+        match retention::prune(&ctx, &store, keep).await {
+            Ok(0) => {}
+            Ok(runs) => tracing::info!(runs, "runs with runPolicy: Always whose objects are gone are forgotten"),
+            Err(message) => tracing::debug!("no run is pruned now: {message}"),
+        }
     }
 }
 

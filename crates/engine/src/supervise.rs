@@ -39,6 +39,8 @@ pub use run::SupervisedRun;
 
 /// The largest order that fits into one variable, with something to spare.
 const LARGEST_ORDER: usize = 96 * 1024;
+/// How many runs fit into an order to forget them.
+pub const FORGET_AT_ONCE: usize = 128;
 /// How long small tasks of the supervisor may take.
 const TASK: Duration = Duration::from_secs(30);
 
@@ -220,13 +222,20 @@ impl Engine {
         self.do_task(container, Task::Clean { places }, user, TASK).await
     }
 
-    /// Removes all of a run that is over from the container, so that its program may be started again.
-    pub async fn forget_run(&self, container: &ContainerId, run: &str, user: Option<&str>) -> Result<(), Error> {
-        let task = Task::Forget { place: Place::new(container.as_str(), run) };
-        self.do_task(container, task.clone(), user, TASK).await?;
+    /// Removes all of runs that are over from the container, so that their programs may be started again. At most
+    /// [`FORGET_AT_ONCE`] of them; an error may be about one alone.
+    pub async fn forget_runs(&self, container: &ContainerId, runs: &[String], user: Option<&str>) -> Result<(), Error> {
+        let places = |runs: &[String]| runs.iter().map(|run| Place::new(container.as_str(), run)).collect::<Vec<_>>();
+        self.do_task(container, Task::Forget { places: places(runs) }, user, TASK).await?;
         // What is among root's runs, or was made when everybody could write there, only root can remove.
-        if self.stat(container, &Place::new(container.as_str(), run).gate()).await?.is_some() {
-            self.do_task(container, task, Some("0"), TASK).await?;
+        let mut left = Vec::new();
+        for run in runs {
+            if self.stat(container, &Place::new(container.as_str(), run).gate()).await?.is_some() {
+                left.push(run.clone());
+            }
+        }
+        if !left.is_empty() {
+            self.do_task(container, Task::Forget { places: places(&left) }, Some("0"), TASK).await?;
         }
         Ok(())
     }

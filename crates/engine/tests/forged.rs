@@ -160,7 +160,7 @@ async fn what_supervisors_of_version_2_left_counts(engine: Engine) {
         .stop_supervised(&container.id, &mine, Some("app"), oncelet_engine::supervise::StopReason::Stop, Duration::ZERO)
         .await
         .unwrap();
-    engine.forget_run(&container.id, &mine, Some("app")).await.unwrap();
+    engine.forget_runs(&container.id, std::slice::from_ref(&mine), Some("app")).await.unwrap();
     assert!(!engine.has_record(&container.id, &mine, Some("app")).await.unwrap());
     assert_eq!(code(&run(&container, &mine, &by("app", "exit 7")).await), End::Code(7));
 }

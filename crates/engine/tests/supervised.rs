@@ -333,7 +333,7 @@ async fn a_user_without_rights_is_supervised(engine: Engine) {
     container.sh("touch /tmp/go").await;
     let told = listen(&mut followed).await;
     assert_eq!((told.exit().end, told.stdout.as_slice()), (End::Code(0), &b"1234\n\n"[..]), "the order is not for it");
-    container.engine.forget_run(&container.id, &run("a"), Some("app")).await.unwrap();
+    container.engine.forget_runs(&container.id, &[run("a")], Some("app")).await.unwrap();
 }
 
 async fn a_container_with_nothing_but_its_program_is_supervised(engine: Engine) {
@@ -348,11 +348,11 @@ async fn a_forgotten_run_runs_again(engine: Engine) {
     let container = Waiting::named(engine, "forget").await;
     let mut supervised = start(&container, &sh("sleep 1000"), &terms("a")).await;
     assert!(matches!(next(&mut supervised).await, SupervisedEvent::Started { .. }));
-    let refused = container.engine.forget_run(&container.id, &run("a"), None).await.unwrap_err();
+    let refused = container.engine.forget_runs(&container.id, &[run("a")], None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Supervisor, "{refused}");
     container.engine.stop_supervised(&container.id, &run("a"), None, StopReason::Stop, Duration::ZERO).await.unwrap();
     listen(&mut supervised).await;
-    container.engine.forget_run(&container.id, &run("a"), None).await.unwrap();
+    container.engine.forget_runs(&container.id, &[run("a")], None).await.unwrap();
     assert_eq!(tell(&container, &sh("exit 8"), &terms("a")).await.exit().end, End::Code(8));
 }
 
@@ -408,7 +408,7 @@ async fn a_server_that_is_left_behind_keeps_nobody_waiting(engine: Engine) {
     let spool = format!("[ -e /.oncelet/{}/{}.output ] || echo gone", container.id, run("a"));
     eventually("the output is removed", async || (container.sh(&spool).await.text() == "gone\n").then_some(())).await;
     // It is no reason to wait for anything: not to forget the run, and not to run it again.
-    container.engine.forget_run(&container.id, &run("a"), None).await.unwrap();
+    container.engine.forget_runs(&container.id, &[run("a")], None).await.unwrap();
     assert_eq!(tell(&container, &sh("exit 8"), &terms("a")).await.exit().end, End::Code(8));
     assert!(container.sh("ps").await.text().contains("sleep 7777"), "it lives on");
 }

@@ -224,8 +224,13 @@ pub(crate) fn clean(places: &[Place]) -> Result<(), String> {
     Ok(())
 }
 
+/// Removes all of runs that are over. One that cannot be removed keeps no other; the first of them is told.
+pub(crate) fn forget(places: &[Place]) -> Result<(), String> {
+    places.iter().map(forget_one).fold(Ok(()), Result::and)
+}
+
 /// Removes all of a run that is over: of this user, and what other users made in root's place.
-pub(crate) fn forget(place: &Place) -> Result<(), String> {
+fn forget_one(place: &Place) -> Result<(), String> {
     for place in [place.of(0), home::mine(place)] {
         if home::look(&place) == home::Gate::Open {
             if home::me() == place.user {

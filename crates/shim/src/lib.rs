@@ -289,11 +289,11 @@ pub enum Task {
         /// After how long to give up.
         limit_ms: u64,
     },
-    /// Remove all of a run that is over, its gate included: its program may then be started again. Answers
-    /// [`frame::Frame::Done`], or [`frame::Frame::Unusable`] where it goes on.
+    /// Remove all of runs that are over, their gates included: their programs may then be started again. Answers
+    /// [`frame::Frame::Done`], or [`frame::Frame::Unusable`] where one of them goes on; the others are removed.
     Forget {
-        /// Where.
-        place: Place,
+        /// Their places.
+        places: Vec<Place>,
     },
 }
 

@@ -74,7 +74,7 @@ fn carry_out(order: Order) -> Result<ExitCode, String> {
         Task::AwaitPort { port, stable_ms, limit_ms } => {
             Ok(port::await_open(port, Duration::from_millis(stable_ms), Duration::from_millis(limit_ms)))
         }
-        Task::Forget { place } => disk::forget(&place).map(done),
+        Task::Forget { places } => disk::forget(&places).map(done),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::store::Store;
 /// How long a container must have been absent.
 pub const ABSENT_FOR: Duration = Duration::from_hours(1);
 /// How many runs one commit forgets: others wait for it.
-const BATCH: usize = 50;
+pub(crate) const BATCH: usize = 50;
 
 /// A container that has runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +93,15 @@ impl Store {
             }
             forgotten += self.forget_all(runs.into_iter().map(RunId).collect()).await?;
         }
-        self.daemon()?.writer.submit(Compact).await?;
+        // An absence is of no use without runs that wait for it.
+        self.seen(engine_id, container_id, true, Timestamp::UNIX_EPOCH).await?;
+        self.compact().await?;
         Ok(forgotten)
+    }
+
+    /// Gives some of the room that was freed back to the disk.
+    pub async fn compact(&self) -> Result<(), StoreError> {
+        self.daemon()?.writer.submit(Compact).await
     }
 
     /// Forgets a run that is over: its key may be claimed again.
@@ -105,7 +112,7 @@ impl Store {
         }
     }
 
-    async fn forget_all(&self, runs: Vec<RunId>) -> Result<u64, StoreError> {
+    pub(crate) async fn forget_all(&self, runs: Vec<RunId>) -> Result<u64, StoreError> {
         let gone = self.daemon()?.writer.submit(Forget(runs)).await?;
         for (run, attempt) in &gone {
             self.drop_logs(*run, *attempt);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use uuid::Uuid;
@@ -19,9 +19,9 @@ use crate::sidecar::Sidecar;
 /// `oncl`, as in the first migration.
 const APPLICATION_ID: i64 = 0x6f6e_636c;
 /// The schema that this release knows.
-const SCHEMA: i64 = 4;
+pub(crate) const SCHEMA: i64 = 5;
 /// The lowest schema whose code may write to a store of [`SCHEMA`].
-const MIN_WRITER: i64 = 2;
+pub(crate) const MIN_WRITER: i64 = 2;
 /// SQLite before it can corrupt a database to which several connections write.
 const MIN_SQLITE: &str = "3.51.3";
 
@@ -88,8 +88,7 @@ pub(crate) async fn verify(conn: &mut SqliteConnection, dir: &StoreDir, sidecar:
     if !is_good_sqlite(&sqlite) {
         return Err(OpenError::Library { found: sqlite, needed: MIN_SQLITE });
     }
-    let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *conn).await.map_err(wrong)?;
-    if application != APPLICATION_ID {
+    if !is_run_store(conn).await.map_err(wrong)? {
         return Err(OpenError::NotAStore { path });
     }
     let (uuid, min_writer): (String, i64) =
@@ -147,12 +146,45 @@ pub(crate) async fn create(dir: &StoreDir, uuid: Uuid, now: Timestamp) -> Result
 }
 
 async fn migrate(conn: &mut SqliteConnection, dir: &StoreDir) -> Result<(), OpenError> {
-    MIGRATIONS.run_direct(None, conn, false).await.map_err(|source| match source {
-        sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => {
-            dir.database_error(error)
-        }
+    run_migrations(conn).await.map_err(|source| match source {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => dir.database_error(error),
         source => OpenError::Migrate { path: dir.database(), source },
     })
+}
+
+/// Brings a database to the schema of this release.
+pub(crate) async fn run_migrations(conn: &mut SqliteConnection) -> Result<(), MigrateError> {
+    MIGRATIONS.run_direct(None, conn, false).await
+}
+
+/// For the only connection to a database that is no store, or not yet.
+pub(crate) fn alone(database: &Path) -> SqliteConnectOptions {
+    writer_options(database).pragma("cell_size_check", "ON")
+}
+
+/// Whether a database says that it is a run store.
+pub(crate) async fn is_run_store(conn: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(conn).await?;
+    Ok(application == APPLICATION_ID)
+}
+
+/// The tables, indexes, triggers and views of a database: their kinds, names and text, but for SQLite's own.
+pub(crate) async fn schema_of(conn: &mut SqliteConnection) -> Result<Vec<(String, String, String)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT type, name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
+         ORDER BY type, name",
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// The same of a store that this release makes.
+pub(crate) async fn schema_of_this_release() -> Result<Vec<(String, String, String)>, sqlx::Error> {
+    let mut conn = SqliteConnectOptions::new().in_memory(true).connect().await?;
+    run_migrations(&mut conn).await.map_err(|error| sqlx::Error::Configuration(error.into()))?;
+    let schema = schema_of(&mut conn).await;
+    conn.close().await?;
+    schema
 }
 
 fn is_good_sqlite(version: &str) -> bool {

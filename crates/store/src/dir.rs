@@ -46,6 +46,22 @@ impl StoreDir {
         self.0.join("work").join(format!("{}.lock", name.bytes().fold(0u8, |sum, byte| sum.wrapping_mul(31) ^ byte)))
     }
 
+    /// The lock of whoever makes a backup.
+    pub(crate) fn backup_lock(&self) -> PathBuf {
+        self.0.join("backup.lock")
+    }
+
+    /// The copy of the database of which a backup is made.
+    pub(crate) fn snapshot(&self) -> PathBuf {
+        self.0.join("backup.db")
+    }
+
+    /// Where a store is put together that is to take the place of this one.
+    pub(crate) fn staging(&self) -> Self {
+        let name = self.0.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self(self.0.with_file_name(format!("{name}.restoring")))
+    }
+
     /// What tells which store the database must be.
     pub(crate) fn sidecar(&self) -> PathBuf {
         self.0.join("store.json")
@@ -73,11 +89,12 @@ impl StoreDir {
 
     /// Makes the directories that are missing, readable by this user only.
     pub(crate) fn create(&self) -> io::Result<()> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(&self.0)?;
-        builder.create(self.owners())?;
-        builder.create(self.logs())
+        [&self.0, &self.owners(), &self.logs()].into_iter().try_for_each(|dir| Self::create_private(dir))
+    }
+
+    /// Makes a directory, where it is missing, that only this user may read.
+    pub(crate) fn create_private(dir: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)
     }
 
     /// What an error of SQLite means for whoever opens the store.

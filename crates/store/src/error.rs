@@ -173,8 +173,8 @@ pub enum OpenError {
 }
 
 /// What to do about a store that lost its memory.
-const RESTORE: &str = "restore the whole directory from a backup, or move it away to begin anew: every program then \
-                       runs once more";
+const RESTORE: &str = "restore it from a backup with oncelet store restore --force FILE, or move its directory away to \
+                       begin anew: what the containers remember is taken back, the rest runs once more";
 
 /// Why an open store cannot do what it was asked. Nothing may be started after any of these.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@
 //!   owners/<uuid>.lock    locked by each daemon for life
 //!   logs/<run>-<attempt>.{stdout,stderr}.zst    output, as zstd frames
 //!   reserve         room for outcomes on a full disk
+//!   backup.db, backup.lock    while a backup is made
 //! ```
 //!
 //! # Guarantees
@@ -19,6 +20,7 @@
 //! # Assumptions
 //! A local file system, whose locks end with the process and whose syncs reach the disk.
 
+mod backup;
 mod change;
 mod collect;
 mod connect;
@@ -29,15 +31,18 @@ mod log;
 mod open;
 mod owner;
 mod reserve;
+mod retention;
 mod row;
 mod secrets;
 mod sidecar;
 mod store;
 mod writer;
 
+pub use backup::{Backup, BackupError, Restored, restore};
 pub use change::{Lease, NewRun};
 pub use collect::{ABSENT_FOR, KnownContainer};
 pub use error::{OpenError, StoreError};
 pub use log::{Chunk, LogReader, LogSummary, LogWriter, Logs, Stream};
 pub use owner::OwnerId;
+pub use retention::ObjectRun;
 pub use store::{Advance, Claim, Exclusive, Filter, Store};

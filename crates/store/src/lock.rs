@@ -5,6 +5,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -17,12 +18,25 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The lock, held until dropped.
 #[derive(Debug)]
-pub(crate) struct WriteLock(#[expect(dead_code, reason = "closing the file is what unlocks it")] File);
+pub(crate) struct WriteLock(File);
 
 impl WriteLock {
     /// Waits for the lock, for [`PATIENCE`] at most.
     pub(crate) async fn acquire(dir: &StoreDir) -> Result<Self, OpenError> {
-        Self::acquire_within(dir, PATIENCE).await
+        loop {
+            let lock = Self::acquire_within(dir, PATIENCE).await?;
+            // While it was waited for, another store may have taken the place of this one.
+            if lock.is_of(dir) {
+                return Ok(lock);
+            }
+        }
+    }
+
+    fn is_of(&self, dir: &StoreDir) -> bool {
+        match (self.0.metadata(), std::fs::metadata(dir.write_lock())) {
+            (Ok(held), Ok(found)) => (held.dev(), held.ino()) == (found.dev(), found.ino()),
+            _ => false,
+        }
     }
 
     async fn acquire_within(dir: &StoreDir, patience: Duration) -> Result<Self, OpenError> {

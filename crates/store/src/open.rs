@@ -16,7 +16,7 @@ use crate::writer::Writer;
 use crate::{OpenError, connect};
 
 /// Below so much free room no program is started: its outcome might not fit.
-const MIN_FREE: u64 = 64 * 1024 * 1024;
+pub(crate) const MIN_FREE: u64 = 64 * 1024 * 1024;
 
 impl Store {
     /// Opens the store in `dir` for a daemon, and makes it where there is none.

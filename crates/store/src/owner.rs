@@ -52,6 +52,23 @@ impl std::str::FromStr for OwnerId {
     }
 }
 
+/// The daemons that live, of those that have a lock in `owners`.
+pub(crate) fn alive(owners: &Path) -> io::Result<Vec<OwnerId>> {
+    let mut alive = Vec::new();
+    let entries = match fs::read_dir(owners) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(alive),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let Some(owner) = name.strip_suffix(".lock").and_then(|id| id.parse::<OwnerId>().ok()) else { continue };
+        if owner.is_alive(owners)? {
+            alive.push(owner);
+        }
+    }
+    Ok(alive)
+}
+
 /// Asks with a shared lock, so that two who ask at once do not take each other for the owner.
 fn is_locked(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {

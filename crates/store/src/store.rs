@@ -300,6 +300,10 @@ impl Store {
         self.daemon()?.writer.submit(Mark { run, exit_code, now }).await
     }
 
+    pub(crate) fn dir(&self) -> &StoreDir {
+        &self.0.dir
+    }
+
     pub(crate) fn readers(&self) -> &SqlitePool {
         &self.0.readers
     }

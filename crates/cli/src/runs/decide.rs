@@ -98,7 +98,7 @@ async fn forget_in_container(engine: &Engine, record: &RunRecord) -> Result<()> 
     if !engine.has_record(&id, &run, user).await? {
         return Ok(());
     }
-    match engine.forget_run(&id, &run, user).await {
+    match engine.forget_runs(&id, &[run], user).await {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::ContainerNotRunning => {
             bail!("{container} remembers the run, too, and has to run to forget it; start it and try again")

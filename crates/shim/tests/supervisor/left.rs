@@ -81,7 +81,7 @@ fn one_that_keeps_the_output_open_and_writes_nothing_is_told_of_and_its_run_can_
     let mut supervisor = spawn(disk.run("a"), &["/bin/sh", "-c", &script]);
     let (_, exit) = let_go(&mut supervisor);
     assert_eq!([exit.stdout.held_open, exit.stderr.held_open], [true, false]);
-    assert_eq!(tell(Task::Forget { place: disk.place("a") }, &[]), [Frame::Done]);
+    assert_eq!(tell(Task::Forget { places: vec![disk.place("a")] }, &[]), [Frame::Done]);
     assert!(disk.names().is_empty());
     fs::write(&stop, "").unwrap();
     supervisor.wait().unwrap();

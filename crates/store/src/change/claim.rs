@@ -26,6 +26,9 @@ pub struct NewRun {
     pub engine_id: Option<String>,
     /// The UID of the object for which it runs.
     pub object_uid: String,
+    /// Where the object is: an API server, as [`crate::Store::object_runs`] is asked for it. Without it the run is kept as long as
+    /// its container is there.
+    pub objects: Option<String>,
     /// The program as declared.
     pub program: Program,
     /// What it gets, secrets masked.
@@ -63,6 +66,7 @@ struct Row<'a> {
     engine: &'a str,
     engine_id: Option<&'a str>,
     object_uid: &'a str,
+    objects: Option<&'a str>,
     nonce: String,
     owner: i64,
     at: i64,
@@ -95,11 +99,11 @@ pub(crate) async fn insert_all(
     // Never `RETURNING`: the driver then reports success although the commit failed.
     let done = sqlx::query(
         "INSERT INTO run (ident, name, token, container_id, container_name, engine, object_uid, attempt, epoch, \
-                          nonce, owner_id, acquired_at, state, claimed_at, engine_id, capture, capture_reason) \
+                          nonce, owner_id, acquired_at, state, claimed_at, engine_id, capture, capture_reason, objects) \
          SELECT value ->> 'ident', value ->> 'name', value ->> 'token', value ->> 'container_id', \
                 value ->> 'container_name', value ->> 'engine', value ->> 'object_uid', 1, 1, \
                 value ->> 'nonce', value ->> 'owner', value ->> 'at', 'Claimed', value ->> 'at', value ->> 'engine_id', \
-                value ->> 'capture', value ->> 'capture_reason' \
+                value ->> 'capture', value ->> 'capture_reason', value ->> 'objects' \
          FROM json_each(?1) WHERE true \
          ON CONFLICT (ident, name, token) DO NOTHING",
     )
@@ -180,6 +184,7 @@ impl MakeClaim {
             engine: &new.engine,
             engine_id: new.engine_id.as_deref(),
             object_uid: &new.object_uid,
+            objects: new.objects.as_deref(),
             nonce: self.nonce.to_string(),
             owner: self.owner,
             at: nanos(new.now),
@@ -217,7 +222,7 @@ impl MakeClaim {
             "UPDATE run SET container_id = ?3, container_name = ?4, engine = ?5, object_uid = ?6, \
                             attempt = attempt + 1, epoch = epoch + 1, nonce = ?7, owner_id = ?8, \
                             acquired_at = ?9, state = 'Claimed', claimed_at = ?9, exec_id = NULL, started_at = NULL, finished_at = NULL, reason = NULL, \
-                            message = NULL, engine_id = ?10, capture = ?11, capture_reason = ?12 \
+                            message = NULL, engine_id = ?10, capture = ?11, capture_reason = ?12, objects = ?13 \
              WHERE id = ?1 AND epoch = ?2 AND state = 'FailedToStart'",
         )
         .bind(run.0)
@@ -232,6 +237,7 @@ impl MakeClaim {
         .bind(&self.new.engine_id)
         .bind(self.new.capture.name())
         .bind(capture_reason(&self.new.capture))
+        .bind(&self.new.objects)
         .execute(&mut *conn)
         .await?;
         expect_one(&done)?;

@@ -107,6 +107,7 @@ mod tests {
             container_name: "db".into(),
             engine: "unix:///run/docker.sock".into(),
             object_uid: "u".into(),
+            objects: None,
             program: Program::default(),
             effective: Effective::default(),
             log_limit: oncelet_core::DEFAULT_LOG_LIMIT,

@@ -26,7 +26,7 @@ pub(crate) const TAIL: usize = 8 * 1024;
 const SHORT_TAIL: usize = 2 * 1024;
 
 /// One of the two streams that a program writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
     /// Standard output.

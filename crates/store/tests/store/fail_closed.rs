@@ -10,8 +10,8 @@ use sqlx::ConnectOptions;
 
 use crate::support::{at, chain, key, open, run};
 
-const RESTORE: &str = "restore the whole directory from a backup, or move it away to begin anew: every program then \
-                       runs once more";
+const RESTORE: &str = "restore it from a backup with oncelet store restore --force FILE, or move its directory away to \
+                       begin anew: what the containers remember is taken back, the rest runs once more";
 
 /// A closed store that remembers one run.
 async fn store() -> tempfile::TempDir {
@@ -127,9 +127,9 @@ async fn the_database_of_another_program_is_refused() {
 #[tokio::test]
 async fn a_store_of_a_newer_release_is_refused_at_once() {
     let dir = store().await;
-    sql(dir.path(), "UPDATE store SET min_writer = 5; PRAGMA user_version = 6").await;
+    sql(dir.path(), "UPDATE store SET min_writer = 99; PRAGMA user_version = 99").await;
     let expected = format!(
-        "the run database {}/runs.db was written by a newer release of oncelet (it asks for schema 5, this release \
+        "the run database {}/runs.db was written by a newer release of oncelet (it asks for schema 99, this release \
          knows 4); use that release or a later one",
         dir.path().display()
     );
@@ -139,7 +139,7 @@ async fn a_store_of_a_newer_release_is_refused_at_once() {
 #[tokio::test]
 async fn a_newer_schema_that_older_releases_may_write_is_used() {
     let dir = store().await;
-    sql(dir.path(), "ALTER TABLE run ADD COLUMN novelty TEXT; PRAGMA user_version = 5").await;
+    sql(dir.path(), "ALTER TABLE run ADD COLUMN novelty TEXT; PRAGMA user_version = 99").await;
     let store = open(dir.path()).await;
     assert_eq!(store.lookup(&key("seed")).await.unwrap().unwrap().1, Ownership::Nobody);
     run(&store, "other").await;

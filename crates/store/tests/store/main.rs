@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
+mod backup;
 mod children;
 mod claims;
 mod crash_images;
@@ -14,4 +15,5 @@ mod migration;
 mod model;
 mod people;
 mod reading;
+mod retention;
 mod support;

@@ -108,6 +108,20 @@ async fn a_store_of_the_first_schema_keeps_every_run() {
 }
 
 #[tokio::test]
+async fn a_backup_of_an_older_schema_is_brought_to_this_one() {
+    let dir = tempfile::tempdir().unwrap();
+    make_old(dir.path()).await;
+    let file = dir.path().join("backup.tar.zst");
+    let old = Store::open_reader(dir.path()).await.unwrap();
+    old.backup(&file, false, at(0)).await.unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let restored = oncelet_store::restore(&file, &other.path().join("store"), false, at(1)).await.unwrap();
+    assert_eq!((restored.runs, restored.open), (6, 3));
+    let store = open(&other.path().join("store")).await;
+    win(&store, "new").await;
+}
+
+#[tokio::test]
 async fn a_release_of_the_first_schema_may_not_write_any_more() {
     let dir = tempfile::tempdir().unwrap();
     make_old(dir.path()).await;

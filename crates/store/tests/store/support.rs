@@ -28,6 +28,7 @@ pub(crate) fn new_run(key: RunKey) -> NewRun {
         container_name: "db".into(),
         engine: "unix:///var/run/docker.sock".into(),
         object_uid: "11111111-2222".into(),
+        objects: None,
         program: Program {
             command: "psql".into(),
             args: vec!["-c".into(), "select 1; -- ünïcödé".into()],
@@ -100,4 +101,22 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// Says loudly why something was not tested.
 pub(crate) fn skipped(why: &str) {
     eprintln!("SKIPPED: {why}");
+}
+
+/// Runs statements on a database that nobody else has open.
+pub(crate) async fn sql(database: &Path, statements: &'static str) {
+    use sqlx::{ConnectOptions, Connection};
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database).foreign_keys(false);
+    let mut conn = options.connect().await.unwrap();
+    sqlx::raw_sql(statements).execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+/// A number that a query gives.
+pub(crate) async fn count(database: &Path, query: &'static str) -> i64 {
+    use sqlx::{ConnectOptions, Connection};
+    let mut conn = sqlx::sqlite::SqliteConnectOptions::new().filename(database).connect().await.unwrap();
+    let count = sqlx::query_scalar(query).fetch_one(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    count
 }
