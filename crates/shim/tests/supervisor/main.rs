@@ -1,6 +1,7 @@
 //! The supervisor itself, on this machine, in a directory that stands for a container's disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod home;
 mod left;
 mod limits;
 mod output;
