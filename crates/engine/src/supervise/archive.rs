@@ -104,8 +104,9 @@ fn broken(endpoint: &str, error: io::Error) -> Error {
 }
 
 /// The segments in the archive of a run's output. An engine puts them there by name, and so in order.
-struct Segments<R: AsyncRead + Unpin> {
-    entries: tokio_tar::Entries<R>,
+pub(super) struct Segments<R: AsyncRead + Unpin + Send + 'static> {
+    /// As they stand there: the names of segments are short, and whatever is to make them longer may itself have any length.
+    entries: BoxStream<'static, io::Result<tokio_tar::Entry<tokio_tar::Archive<R>>>>,
     /// Up to where each stream was read, and is wanted.
     at: [u64; 2],
     to: [u64; 2],
@@ -116,10 +117,10 @@ struct Segments<R: AsyncRead + Unpin> {
     open: Option<(Output, u64, tokio_tar::Entry<tokio_tar::Archive<R>>)>,
 }
 
-impl<R: AsyncRead + Unpin> Segments<R> {
-    fn new(archive: R, from: [u64; 2], to: [u64; 2]) -> io::Result<Self> {
+impl<R: AsyncRead + Unpin + Send + 'static> Segments<R> {
+    pub(super) fn new(archive: R, from: [u64; 2], to: [u64; 2]) -> io::Result<Self> {
         Ok(Self {
-            entries: tokio_tar::Archive::new(archive).entries()?,
+            entries: tokio_tar::Archive::new(archive).entries_raw()?.boxed(),
             at: from,
             to,
             entries_left: MOST_ENTRIES,
@@ -129,7 +130,7 @@ impl<R: AsyncRead + Unpin> Segments<R> {
         })
     }
 
-    async fn next(&mut self) -> io::Result<Option<(OutputStream, u64, Bytes)>> {
+    pub(super) async fn next(&mut self) -> io::Result<Option<(OutputStream, u64, Bytes)>> {
         loop {
             if let Some((stream, offset, segment)) = &mut self.open {
                 let mut piece = BytesMut::with_capacity(PIECE);
@@ -152,8 +153,9 @@ impl<R: AsyncRead + Unpin> Segments<R> {
             }
             let Some(mut segment) = self.entries.next().await.transpose()? else { return Ok(None) };
             self.check(&segment)?;
+            let is_file = segment.header().entry_type().is_file();
             let name = segment.path()?.file_name().and_then(|name| name.to_str()).and_then(Place::parse_segment);
-            let Some((stream, begin)) = name else { continue };
+            let Some((stream, begin)) = name.filter(|_| is_file) else { continue };
             let at = self.at[stream as usize];
             // What is kept is the beginning: after a gap nothing is wanted.
             if begin > at || begin.saturating_add(segment.effective_size()) <= at {
@@ -185,7 +187,7 @@ impl<R: AsyncRead + Unpin> Segments<R> {
 
 /// Takes a record out of the archive of its directory. A part that cannot be read counts as not there: each is whole or
 /// missing, unless somebody else has written there.
-fn record(archive: &[u8]) -> io::Result<Record> {
+pub(super) fn record(archive: &[u8]) -> io::Result<Record> {
     let mut record = Record::default();
     for entry in tar::Archive::new(archive).entries()? {
         let mut entry = entry?;
