@@ -18,6 +18,8 @@ fn main() {
     if target.ends_with("-linux-gnu") {
         build(&shim, &target, &out.join("target"));
         let built = out.join("target").join(&target).join("shim/oncelet-shim");
+        // Never into the file that is there: it may have other names, in other working trees.
+        let _ = fs::remove_file(&embedded);
         fs::copy(&built, &embedded).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
     } else {
         // Containers are Linux. Whoever builds elsewhere runs everything attached, and status says so.

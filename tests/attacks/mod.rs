@@ -1,10 +1,11 @@
 //! What an attacker would try, and what comes of it. The files are named after what is attacked; `docs/security.md` names each
 //! scenario beside the actor. `cargo test -p oncelet-tests --test e2e -- attacks::` runs all of them.
 
-mod engine;
 mod container;
+mod engine;
 mod host;
 mod machine;
+mod output;
 mod time;
 
 use crate::scenarios::scenarios;
@@ -50,5 +51,13 @@ scenarios! {
         a_backup_that_an_attacker_made_is_refused_and_changes_nothing,
         a_store_from_an_old_backup_starts_nothing_twice,
         runs_that_nobody_can_ask_for_again_leave_the_store_and_the_container,
+    },
+    output::{
+        a_spool_of_a_terabyte_is_not_read,
+        a_spool_that_grows_by_itself_is_told_up_to_the_limit,
+        words_from_a_container_are_short_and_command_no_terminal,
+        a_guessable_secret_cannot_be_confirmed,
+        values_of_env_files_are_shown_nowhere,
+        output_without_an_end_leaves_its_beginning_and_its_end,
     },
 }

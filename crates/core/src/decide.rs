@@ -138,6 +138,7 @@ impl From<&MissingInput> for Blocked {
             MissingInput::Secret { .. } => Reason::SecretNotFound,
             MissingInput::Field { .. } => Reason::FieldNotFound,
             MissingInput::EnvFile { .. } => Reason::EnvFileNotUsable,
+            MissingInput::TooLong { .. } => Reason::EngineRefused,
         };
         Self { reason, message: missing.to_string() }
     }

@@ -4,7 +4,7 @@
 //! dotenv file as `<from env file PATH/NAME>`. Beside that only a keyed hash is kept, so that whoever has the store can tell a change
 //! without the value, and nobody else can try values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -150,6 +150,14 @@ pub enum MissingInput {
         /// What is missing.
         what: String,
     },
+    /// References make it longer than anything that a program can get.
+    #[error("{what} is longer than {limit} bytes, once its references are substituted")]
+    TooLong {
+        /// What is too long.
+        what: String,
+        /// How long it may be.
+        limit: usize,
+    },
     /// A dotenv file cannot be used.
     #[error("env file {path}: {what}")]
     EnvFile {
@@ -159,6 +167,12 @@ pub enum MissingInput {
         what: String,
     },
 }
+
+/// How long a value may become, as it is and as it is shown. Linux takes no longer one, and values that refer to each other double
+/// with each line of a manifest.
+const LONGEST_VALUE: usize = 128 * 1024;
+/// The same for all of them together.
+const LONGEST_SUM: usize = 4 * 1024 * 1024;
 
 /// A value on its way: the truth, and what may be shown of it.
 #[derive(Clone)]
@@ -208,17 +222,23 @@ pub fn resolve(program: &Program, sources: &Sources) -> Result<Resolved, Missing
                 true => Value::plain(value),
                 false => Value::secret(value, &format!("env file {path}/{name}")),
             };
-            env.set(&name, value);
+            env.set(&name, value)?;
         }
     }
     for var in &program.env {
         if let Some(value) = value_of(&var.name, &var.source, sources, &env)? {
-            env.set(&var.name, value);
+            env.set(&var.name, value)?;
         }
     }
-    let (args, shown_args) = program.args.iter().map(|arg| env.expand(arg).into_shown("", sources)).unzip();
+    let mut args = Vec::with_capacity(program.args.len());
+    for (index, arg) in program.args.iter().enumerate() {
+        let arg = env.expand(arg, || format!("argument {}", index + 1))?;
+        env.add(&arg)?;
+        args.push(arg);
+    }
+    let (args, shown_args) = args.into_iter().map(|arg| arg.into_shown("", sources)).unzip();
     let (env, shown_env) = env
-        .0
+        .values
         .into_iter()
         .map(|(name, value)| {
             let (real, shown) = value.into_shown(&name, sources);
@@ -297,7 +317,7 @@ fn value_of(
 ) -> Result<Option<Value>, MissingInput> {
     let variable = variable.to_owned();
     match source {
-        ValueSource::Value(text) => Ok(Some(env.expand(text))),
+        ValueSource::Value(text) => env.expand(text, || format!("env {variable}")).map(Some),
         ValueSource::FieldRef(path) => match sources.fields.get(path) {
             Some(value) => Ok(Some(Value::plain(value.clone()))),
             None => Err(MissingInput::Field { variable, what: format!("the object has no field {path}") }),
@@ -325,22 +345,42 @@ fn value_of(
 
 /// Variables in order, each name once.
 #[derive(Default)]
-struct Environment(Vec<(String, Value)>);
+struct Environment {
+    values: Vec<(String, Value)>,
+    /// Where each name is.
+    places: HashMap<String, usize>,
+    /// How long all that was made so far is.
+    size: usize,
+}
 
 impl Environment {
     fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        self.places.get(name).map(|place| &self.values[*place].1)
     }
 
-    fn set(&mut self, name: &str, value: Value) {
-        match self.0.iter_mut().find(|(known, _)| known == name) {
-            Some((_, old)) => *old = value,
-            None => self.0.push((name.to_owned(), value)),
+    fn set(&mut self, name: &str, value: Value) -> Result<(), MissingInput> {
+        self.add(&value)?;
+        match self.places.get(name) {
+            Some(place) => self.values[*place].1 = value,
+            None => {
+                self.places.insert(name.to_owned(), self.values.len());
+                self.values.push((name.to_owned(), value));
+            }
         }
+        Ok(())
     }
 
-    /// Kubernetes' substitution: see [`resolve`].
-    fn expand(&self, text: &str) -> Value {
+    fn add(&mut self, value: &Value) -> Result<(), MissingInput> {
+        self.size += value.real.len() + value.shown.len();
+        if self.size > LONGEST_SUM {
+            let what = "all that the program is to get".to_owned();
+            return Err(MissingInput::TooLong { what, limit: LONGEST_SUM });
+        }
+        Ok(())
+    }
+
+    /// Kubernetes' substitution: see [`resolve`]. `what` names what the text is of.
+    fn expand(&self, text: &str, what: impl Fn() -> String) -> Result<Value, MissingInput> {
         let mut out = Value::plain(String::with_capacity(text.len()));
         let both = |out: &mut Value, text: &str| {
             out.real.push_str(text);
@@ -359,6 +399,9 @@ impl Environment {
                         out.real.push_str(&value.real);
                         out.shown.push_str(&value.shown);
                         out.secret |= value.secret;
+                        if out.real.len().max(out.shown.len()) > LONGEST_VALUE {
+                            return Err(MissingInput::TooLong { what: what(), limit: LONGEST_VALUE });
+                        }
                     }
                     None => both(&mut out, &format!("$({name})")),
                 }
@@ -368,7 +411,7 @@ impl Environment {
             }
         }
         both(&mut out, rest);
-        out
+        Ok(out)
     }
 }
 
@@ -452,6 +495,22 @@ mod tests {
         let visible = resolve(&program, &Sources { env_files_visible: true, ..sources() }).unwrap();
         assert_eq!(visible.effective.args[0], Shown { text: "eu-http://from-file/".into(), secret_hmac: None });
         assert_eq!((visible.args, visible.env), (got.args, got.env));
+    }
+
+    /// Thirty lines would make a gigabyte of a byte, and a hundred more than there is.
+    #[test]
+    fn values_that_double_with_each_line_are_refused() {
+        for first in [text("V0", "x"), secret("V0", "password", false)] {
+            let doubled = |number: usize| text(&format!("V{}", number + 1), &format!("$(V{number})$(V{number})"));
+            let env: Vec<_> = std::iter::once(first).chain((0..100).map(doubled)).collect();
+            let error = resolved(&[], env).unwrap_err().to_string();
+            assert!(error.starts_with("env V1") && error.contains("longer than 131072 bytes"), "{error}");
+        }
+        let long = text("LONG", &"x".repeat(100_000));
+        let error = resolved(&["$(LONG)"; 100], vec![long.clone()]).unwrap_err().to_string();
+        assert!(error.contains("all that the program is to get"), "{error}");
+        let error = resolved(&["$(LONG)$(LONG)"], vec![long]).unwrap_err().to_string();
+        assert!(error.starts_with("argument 1 is longer"), "{error}");
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //!   room for it, and only for seconds where nothing is read.
 
 mod archive;
+#[cfg(test)]
+mod fuzz;
 mod install;
 mod port;
 mod run;

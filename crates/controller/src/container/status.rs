@@ -56,6 +56,7 @@ impl Trouble {
             MissingInput::Secret { .. } => "SecretNotFound",
             MissingInput::Field { .. } => "FieldNotFound",
             MissingInput::EnvFile { .. } => "EnvFileNotUsable",
+            MissingInput::TooLong { .. } => "EngineRefused",
         };
         Self { reason, message: Blocked::from(missing).message }
     }

@@ -27,7 +27,7 @@ const LARGEST_RECORD: usize = 1024 * 1024;
 const HEADS: usize = 8 * 1024;
 
 /// The parts of a record.
-const PARTS: [&str; 4] = [file::CLAIM, file::STARTED, file::STOP, file::EXIT];
+pub(super) const PARTS: [&str; 4] = [file::CLAIM, file::STARTED, file::STOP, file::EXIT];
 
 impl Engine {
     /// Whether a run of a program of `user` was claimed in the container, by that user or by root. So it is, too, where
@@ -260,8 +260,9 @@ fn broken(endpoint: &str, error: io::Error) -> Error {
 }
 
 /// The segments in the archive of a run's output. An engine puts them there by name, and so in order.
-struct Segments<R: AsyncRead + Unpin> {
-    entries: tokio_tar::Entries<R>,
+pub(super) struct Segments<R: AsyncRead + Unpin + Send + 'static> {
+    /// As they stand there: the names of segments are short, and whatever is to make them longer may itself have any length.
+    entries: BoxStream<'static, io::Result<tokio_tar::Entry<tokio_tar::Archive<R>>>>,
     owners: Owners,
     /// Up to where each stream was read, and is wanted.
     at: [u64; 2],
@@ -273,11 +274,11 @@ struct Segments<R: AsyncRead + Unpin> {
     open: Option<(Output, u64, tokio_tar::Entry<tokio_tar::Archive<R>>)>,
 }
 
-impl<R: AsyncRead + Unpin> Segments<R> {
-    fn new(archive: R, owners: Owners, from: [u64; 2], to: [u64; 2]) -> io::Result<Self> {
+impl<R: AsyncRead + Unpin + Send + 'static> Segments<R> {
+    pub(super) fn new(archive: R, owners: Owners, from: [u64; 2], to: [u64; 2]) -> io::Result<Self> {
         Ok(Self {
             owners,
-            entries: tokio_tar::Archive::new(archive).entries()?,
+            entries: tokio_tar::Archive::new(archive).entries_raw()?.boxed(),
             at: from,
             to,
             entries_left: MOST_ENTRIES,
@@ -287,7 +288,7 @@ impl<R: AsyncRead + Unpin> Segments<R> {
         })
     }
 
-    async fn next(&mut self) -> io::Result<Option<(OutputStream, u64, Bytes)>> {
+    pub(super) async fn next(&mut self) -> io::Result<Option<(OutputStream, u64, Bytes)>> {
         loop {
             if let Some((stream, offset, segment)) = &mut self.open {
                 let mut piece = BytesMut::with_capacity(PIECE);
@@ -310,12 +311,10 @@ impl<R: AsyncRead + Unpin> Segments<R> {
             }
             let Some(mut segment) = self.entries.next().await.transpose()? else { return Ok(None) };
             self.check(&segment)?;
+            let is_file = segment.header().entry_type().is_file();
             let name = segment.path()?.file_name().and_then(|name| name.to_str()).and_then(Place::parse_segment);
-            let Some((stream, begin)) = name else { continue };
-            let head = segment.header();
-            if !head.entry_type().is_file() || !head.uid().is_ok_and(|owner| self.owners.has(owner)) {
-                continue;
-            }
+            let is_its = segment.header().uid().is_ok_and(|owner| self.owners.has(owner));
+            let Some((stream, begin)) = name.filter(|_| is_file && is_its) else { continue };
             let at = self.at[stream as usize];
             // What is kept is the beginning: after a gap nothing is wanted.
             if begin > at || begin.saturating_add(segment.effective_size()) <= at {
@@ -354,7 +353,7 @@ struct Found {
 
 /// A part of a record.
 #[derive(Debug, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Absent,
     /// Its bytes.
     Text(Vec<u8>),
@@ -370,7 +369,7 @@ fn first_header(archive: &[u8]) -> Option<tar::Header> {
 }
 
 /// Takes a part out of the archive of its directory.
-fn part(archive: &[u8], name: &str, owners: &Owners) -> Part {
+pub(super) fn part(archive: &[u8], name: &str, owners: &Owners) -> Part {
     find_part(archive, owners, |path| path.components().count() == 2 && path.file_name().is_some_and(|it| it == name))
 }
 
@@ -411,7 +410,7 @@ fn find_part(archive: &[u8], owners: &Owners, is_it: impl Fn(&Path) -> bool) -> 
 
 /// Puts a part into its record. One that cannot be read counts as not there: each is whole or missing, unless somebody else has
 /// written there.
-fn take(record: &mut Record, name: &str, part: Part) {
+pub(super) fn take(record: &mut Record, name: &str, part: Part) {
     let text = match part {
         Part::Absent => return,
         Part::Wrong(why) => return record.remarks.push(why),

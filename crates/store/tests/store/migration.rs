@@ -66,8 +66,9 @@ async fn make_old(dir: &std::path::Path) {
         .execute(&mut conn)
         .await
         .unwrap();
-        sqlx::query("INSERT INTO run_spec VALUES (?1, 'f', '{\"command\":\"true\"}', '{\"args\":[],\"env\":[]}')")
+        sqlx::query("INSERT INTO run_spec VALUES (?1, 'f', '{\"command\":\"true\"}', ?2)")
             .bind(id)
+            .bind(if id == 4 { SECRET } else { r#"{"args":[],"env":[]}"# })
             .execute(&mut conn)
             .await
             .unwrap();
@@ -84,6 +85,44 @@ async fn connect(path: &std::path::Path) -> SqliteConnection {
     SqliteConnection::connect_with(&options).await.unwrap()
 }
 
+/// What a run got, as older releases kept it: the hashes need no key.
+const SECRET: &str = r#"{"args":[{"text":"-c"},{"text":"pw=<from secret db/pw>","secret_sha256":"00aa"},{"text":"last"}],
+    "env":[["A",{"text":"1"}],["PW",{"text":"<from secret db/pw>","secret_sha256":"11bb"}]],
+    "stdin":{"bytes":7,"secretSha256":"22cc"}}"#;
+
+#[tokio::test]
+async fn hashes_of_secrets_that_need_no_key_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    make_old(dir.path()).await;
+    let store = Store::open(dir.path(), at(0)).await.unwrap();
+    let record = store.list(Filter::default()).await.unwrap().remove(3);
+    let args: Vec<_> = record.effective.args.iter().map(|arg| arg.text.as_str()).collect();
+    assert_eq!(args, ["-c", "pw=<from secret db/pw>", "last"]);
+    assert_eq!(record.effective.env[1].1.text, "<from secret db/pw>");
+    assert_eq!(record.effective.stdin.unwrap().bytes, 7);
+    store.close().await;
+    let bytes = std::fs::read(dir.path().join("runs.db")).unwrap();
+    for hash in ["00aa", "11bb", "22cc"] {
+        assert!(!bytes.windows(4).any(|window| window == hash.as_bytes()), "{hash}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_has_one_key_for_the_hashes_of_secrets_and_keeps_it() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    make_old(dir.path()).await;
+    let mut hashes = Vec::new();
+    for dir in [dir.path(), dir.path(), other.path()] {
+        let store = Store::open(dir, at(0)).await.unwrap();
+        hashes.push(store.secret_hash().unwrap()("PW", b"hunter2"));
+        store.close().await;
+    }
+    assert_eq!(hashes[0], hashes[1]);
+    assert_ne!(hashes[0], hashes[2]);
+    let reader = Store::open_reader(dir.path()).await.unwrap();
+    assert!(reader.secret_hash().is_err(), "whoever only reads needs no key");
+}
+
 #[tokio::test]
 async fn a_store_of_the_first_schema_keeps_every_run() {
     let dir = tempfile::tempdir().unwrap();
@@ -95,7 +134,7 @@ async fn a_store_of_the_first_schema_keeps_every_run() {
     for record in &runs {
         let Capture::Attached { reason } = &record.capture else { panic!("{record:?}") };
         assert!(reason.contains("before there were supervisors"), "{reason}");
-        assert_eq!((record.claimed_at.as_nanosecond(), record.marked_at), (1, None));
+        assert_eq!((record.claimed_at.as_nanosecond(), record.marked_at, record.log_limit), (1, None, None));
     }
     let RunState::Ended { outcome, .. } = &runs[4].state else { panic!("{:?}", runs[4]) };
     let stopped = Outcome::Interrupted { by: EndedBy::Container, message: "stopped".into(), exit_code: Some(137) };

@@ -120,6 +120,7 @@ async fn a_lost_run_is_taken_back_from_its_container() {
     let adopted = done(store.adopt(&lease, &description).await.unwrap());
     assert_eq!((adopted.object_uid.as_str(), &adopted.program), ("an-older-object", &program));
     assert_eq!((adopted.claimed_at, adopted.fingerprint), (at(-100), program.fingerprint()));
+    assert_eq!(adopted.log_limit, Some(1000));
     done(store.advance(&lease, started()).await.unwrap());
     // Only what has not been seen running yet, and only under its own key.
     assert_eq!(store.adopt(&lease, &description).await.unwrap(), Advance::Lost);
