@@ -194,9 +194,11 @@ pub(crate) struct Page {
 #[derive(Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Say what the objects of a file are allowed, line by line, and what a rule would have to say for the rest; nothing is made
-    #[command(after_help = "Exit codes: 0 where all is allowed, 1 where something is refused or the check failed.\n\nExamples:\n  \
+    #[command(
+        after_help = "Exit codes: 0 where all is allowed, 1 where something is refused or the check failed.\n\nExamples:\n  \
         oncelet policy check --policy policy.yaml -f seed.yaml --namespace team-a\n  \
-        kubectl get cexec seed -o yaml | oncelet policy check --policy policy.yaml -f -")]
+        kubectl get cexec seed -o yaml | oncelet policy check --policy policy.yaml -f -"
+    )]
     Check(PolicyCheck),
 }
 

@@ -143,8 +143,10 @@ async fn serve_page(
     shutdown: &CancellationToken,
 ) -> Option<String> {
     let PageAddress::At(address) = address else { return None };
-    let serving =
-        async { page::serve(address, client.clone(), namespaces.to_vec(), engine.clone(), paths, token()?, shutdown.clone()).await };
+    let serving = async {
+        page::serve(address, client.clone(), namespaces.to_vec(), engine.clone(), paths, token()?, shutdown.clone())
+            .await
+    };
     match serving.await {
         Ok(url) => {
             tracing::info!("the page is at {url}; the command oncelet page prints how to get in");

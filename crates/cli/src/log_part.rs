@@ -59,9 +59,8 @@ impl PartSource for Logs {
             let store = Store::open_reader(&dir).await.map_err(|error| unavailable(&error))?;
             let record = store.run(run).await.map_err(|error| unavailable(&error))?;
             // A run of another object is that object's to show.
-            let is_its = |record: &RunRecord| {
-                Some(record.id.0) == shown || names_of_runs(&object).contains(&record.key.name)
-            };
+            let is_its =
+                |record: &RunRecord| Some(record.id.0) == shown || names_of_runs(&object).contains(&record.key.name);
             if !record.as_ref().is_some_and(is_its) {
                 return Err(PartRefusal::Gone(format!("no run {run} of ContainerExec {name} is recorded (any more)")));
             }

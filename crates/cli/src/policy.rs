@@ -143,7 +143,8 @@ pub(crate) async fn check(args: PolicyCheck) -> Result<bool> {
         for note in notes {
             println!("  note     {note}");
         }
-        let refused: Vec<_> = answers.iter().filter(|answer| answer.grant.is_none()).map(|answer| &answer.ask).collect();
+        let refused: Vec<_> =
+            answers.iter().filter(|answer| answer.grant.is_none()).map(|answer| &answer.ask).collect();
         if !refused.is_empty() {
             is_allowed = false;
             println!("  - {}", suggestion(&namespace, refused.into_iter()));
@@ -176,11 +177,8 @@ impl Object {
 
 /// Our objects in a file, or on stdin.
 fn objects(file: &Path) -> Result<Vec<Object>> {
-    let text = if file == Path::new("-") {
-        std::io::read_to_string(std::io::stdin())
-    } else {
-        std::fs::read_to_string(file)
-    };
+    let text =
+        if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
     let text = text.with_context(|| format!("{} cannot be read", file.display()))?;
     let mut waiting: Vec<Value> = serde_saphyr::from_multiple(&text).with_context(|| format!("{}", file.display()))?;
     waiting.reverse();

@@ -74,7 +74,11 @@ const METRICS: [(&str, Kind, &str); 14] = [
         Kind::Histogram(Unit::Seconds),
         "How long an engine took to answer, by operation and result (success, error)",
     ),
-    ("oncelet_policy_refusals_total", Kind::Counter, "Objects that were told that the policy refuses them, by kind and reason"),
+    (
+        "oncelet_policy_refusals_total",
+        Kind::Counter,
+        "Objects that were told that the policy refuses them, by kind and reason",
+    ),
     (
         "oncelet_policy_reloads_total",
         Kind::Counter,

@@ -22,8 +22,8 @@ use crate::exec::Error;
 use crate::publish::{STALE, write_status};
 use crate::work::Action;
 use crate::{convert, finalizer, inputs, policy};
-pub(crate) use plan::{LABEL_OWNER, LABEL_SPEC};
 use plan::{LABEL_KEY, LABEL_SESSION, LABEL_UID, Plan, lifecycle_key, plan, removes};
+pub(crate) use plan::{LABEL_OWNER, LABEL_SPEC};
 use pull::Image;
 use status::{Trouble, project};
 
@@ -97,6 +97,7 @@ async fn refuse(ctx: &Ctx, container: &Container, refused: Trouble) -> Result<Ac
         (true, false) => Ok(Action::await_change()),
         (true, true) => {
             let note = format!("its container, if there is one, stays as it is: {}", refused.message);
+            tracing::warn!(object = %plan::owner(container), "deleted, and {note}");
             ctx.events.tell(container, event(EventType::Warning, "Reconcile", refused.reason, &note));
             finalizer::remove(ctx, container, REMOVE_FINALIZER).await
         }
@@ -225,8 +226,7 @@ async fn new_container(ctx: &Ctx, container: &Container) -> Result<Result<NewCon
         ..Program::default()
     };
     let env_file_dirs = ctx.policies.env_file_dirs(&container.namespace().unwrap_or_default(), spec.engine.as_deref());
-    let sources =
-        inputs::gather(&ctx.client, &container.metadata, &program, None, env_file_dirs.as_deref()).await?;
+    let sources = inputs::gather(&ctx.client, &container.metadata, &program, None, env_file_dirs.as_deref()).await?;
     let Resolved { args, env, .. } = match resolve(&program, &sources) {
         Ok(resolved) => resolved,
         Err(missing) => return Ok(Err(Trouble::input(&missing))),

@@ -43,7 +43,10 @@ pub(crate) fn apis<K: Watched>(client: &Client, namespaces: &[String]) -> Vec<Ap
 }
 
 /// One watch of the objects of a kind: in `namespaces`, or everywhere where there are none.
-pub fn watch<K: Watched>(client: &Client, namespaces: &[String]) -> BoxStream<'static, Result<Event<K>, watcher::Error>> {
+pub fn watch<K: Watched>(
+    client: &Client,
+    namespaces: &[String],
+) -> BoxStream<'static, Result<Event<K>, watcher::Error>> {
     let mut apis = apis(client, namespaces);
     let steps = |api| watcher(api, watcher::Config::default()).default_backoff().boxed();
     match (apis.pop(), apis.is_empty()) {

@@ -91,7 +91,9 @@ pub(crate) async fn refused(ctx: &Ctx, exec: &ContainerExec, spec: &mut ExecSpec
     spec.end = None;
     let known = without_container(ctx, exec, spec, blocked.clone()).await;
     let (observed, logs) = match known.observed {
-        Observed::Container { id, ready, memory: Memory::Ran { record, ownership } } if record.object_uid == spec.uid => {
+        Observed::Container { id, ready, memory: Memory::Ran { record, ownership } }
+            if record.object_uid == spec.uid =>
+        {
             let ownership = if ownership == Ownership::Gone { Ownership::Other } else { ownership };
             (Observed::Container { id, ready, memory: Memory::Ran { record, ownership } }, known.logs)
         }

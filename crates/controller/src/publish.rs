@@ -20,10 +20,10 @@ use crate::events::warnings;
 use crate::exec::Error;
 use crate::objects::Objects;
 use crate::observe::Observation;
+use crate::policy;
 use crate::status::project;
 use crate::steps::Step;
 use crate::story::story;
-use crate::policy;
 use crate::work::Action;
 
 /// The net under every lost event.
@@ -66,7 +66,10 @@ pub(crate) async fn publish(
             }
         }
         if let Some(refused) = observation.refused.as_ref().filter(|refused| !is_told(exec, refused)) {
-            policy::count_refusal("containerexec", if refused.reason == Reason::NoPolicy { "NoPolicy" } else { "NotAllowed" });
+            policy::count_refusal(
+                "containerexec",
+                if refused.reason == Reason::NoPolicy { "NoPolicy" } else { "NotAllowed" },
+            );
         }
         let seen = exec.status.as_ref().and_then(|old| old.observed_generation);
         let warnings = warnings(seen, status.observed_generation, || exec.spec.warnings());
@@ -81,7 +84,9 @@ pub(crate) async fn publish(
 /// Whether the status of `exec` says so already.
 fn is_told(exec: &ContainerExec, refused: &Blocked) -> bool {
     let conditions = exec.status.iter().flat_map(|status| &status.conditions);
-    conditions.into_iter().any(|it| it.type_ == condition::ALLOWED && it.status == "False" && it.message == refused.message)
+    conditions
+        .into_iter()
+        .any(|it| it.type_ == condition::ALLOWED && it.status == "False" && it.message == refused.message)
 }
 
 /// What can be patched: one of our kinds.

@@ -140,7 +140,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         hanging_on(received(woken).map(On::Run), index).boxed(),
         of_engines.boxed(),
     ]);
-    let calls = Calls { touched: touched_execs, triggers, all: stream::select(store_changes(store), policy_changes(policies.clone())) };
+    let calls = Calls {
+        touched: touched_execs,
+        triggers,
+        all: stream::select(store_changes(store), policy_changes(policies.clone())),
+    };
     let of_execs = ctx.clone();
     // Boxed: they are a part of the future of whoever runs the controller.
     let execs = Box::pin(work::run(

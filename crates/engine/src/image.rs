@@ -36,7 +36,9 @@ impl Engine {
     pub async fn image_labels(&self, image: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
         limits::check_image(image)?;
         match self.call("image_inspect", CALL, |docker| async move { docker.inspect_image(image).await }).await {
-            Ok(found) => Ok(Some(found.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect())),
+            Ok(found) => {
+                Ok(Some(found.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect()))
+            }
             Err(Error::Rejected { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),
         }

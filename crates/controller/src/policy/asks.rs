@@ -125,12 +125,8 @@ fn makes(mode: ContainerMode) -> bool {
 fn of_env(env: &[EnvVar]) -> Vec<Ask> {
     for var in env {
         let EnvVar { name: _, value: _, value_from } = var;
-        if let Some(EnvVarSource {
-            field_ref: _,
-            container_field_ref: _,
-            config_map_key_ref: _,
-            secret_key_ref: _,
-        }) = value_from
+        if let Some(EnvVarSource { field_ref: _, container_field_ref: _, config_map_key_ref: _, secret_key_ref: _ }) =
+            value_from
         {}
     }
     Vec::new()
@@ -144,10 +140,9 @@ fn of_network(network: &ContainerNetwork) -> Ask {
 fn of_mount(mount: &VolumeMount) -> Option<Ask> {
     let VolumeMount { kind, source, target: _, read_only } = mount;
     match kind {
-        VolumeKind::Bind => Some(Ask::BindMount {
-            path: source.clone().unwrap_or_default(),
-            read_only: read_only.unwrap_or_default(),
-        }),
+        VolumeKind::Bind => {
+            Some(Ask::BindMount { path: source.clone().unwrap_or_default(), read_only: read_only.unwrap_or_default() })
+        }
         // Without a name it is the container's own.
         VolumeKind::Volume => source.clone().map(Ask::Volume),
     }
@@ -186,7 +181,11 @@ mod tests {
         assert_eq!(of(json!({"image": "x"})), [plain[0], plain[1], network]);
         for (field, value, asked) in [
             ("networks", json!([{"name": "host"}]), "the network \"host\""),
-            ("volumeMounts", json!([{"type": "bind", "source": "/etc", "target": "/x"}]), "the bind mount \"/etc\" (writable)"),
+            (
+                "volumeMounts",
+                json!([{"type": "bind", "source": "/etc", "target": "/x"}]),
+                "the bind mount \"/etc\" (writable)",
+            ),
             (
                 "volumeMounts",
                 json!([{"type": "bind", "source": "/etc", "target": "/x", "readOnly": true}]),

@@ -29,12 +29,7 @@ pub struct Checked {
 
 /// Checks a `Container` of `namespace`. Its engine is asked only where a container is to be taken that is there, and only where
 /// the engine is allowed.
-pub async fn check_container(
-    policy: &Policy,
-    namespace: &str,
-    container: &Container,
-    connect: Connect<'_>,
-) -> Checked {
+pub async fn check_container(policy: &Policy, namespace: &str, container: &Container, connect: Connect<'_>) -> Checked {
     let (spec, name) = (&container.spec, engine_name(container));
     let engine = spec.engine.as_deref();
     let mut asks = vec![Ask::Engine(engine.unwrap_or(DEFAULT_ENGINE).to_owned())];
@@ -130,7 +125,9 @@ async fn look(
     match tokio::time::timeout(PATIENCE, looking).await {
         Ok(Ok((seen, true))) => seen,
         Ok(Ok((seen, false))) => {
-            notes.push(format!("the engine has no container {name:?}: its labels are not known, only its name counts here"));
+            notes.push(format!(
+                "the engine has no container {name:?}: its labels are not known, only its name counts here"
+            ));
             seen
         }
         Ok(Err(error)) => {

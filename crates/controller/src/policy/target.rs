@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn names_and_labels_that_another_namespace_chose_open_nothing() {
-        let policy = may_make(json!({"namespaces": ["a"], "engineContainers": [{"name": "db"}, {"labels": {"team": "a"}}]}));
+        let policy =
+            may_make(json!({"namespaces": ["a"], "engineContainers": [{"name": "db"}, {"labels": {"team": "a"}}]}));
         let none = BTreeMap::new();
         assert!(enters(&policy, "a", &container(labels(&[("team", "a")])), &none));
         assert!(enters(&policy, "a", &container(labels(&[])), &none));
@@ -202,7 +203,9 @@ mod tests {
 
     #[test]
     fn an_image_opens_no_container() {
-        let policy = may_make(json!({"namespaces": ["a", "b"], "engineContainers": [{"labels": {"team": "a"}}], "honorContainerLabels": true}));
+        let policy = may_make(
+            json!({"namespaces": ["a", "b"], "engineContainers": [{"labels": {"team": "a"}}], "honorContainerLabels": true}),
+        );
         let forged = labels(&[
             ("team", "a"),
             (ALLOW_NAMESPACES_LABEL, "a"),
