@@ -7,6 +7,7 @@ mod host;
 mod machine;
 mod output;
 mod time;
+mod policy;
 
 use crate::scenarios::scenarios;
 
@@ -59,5 +60,18 @@ scenarios! {
         a_guessable_secret_cannot_be_confirmed,
         values_of_env_files_are_shown_nowhere,
         output_without_an_end_leaves_its_beginning_and_its_end,
+    },
+    policy::{
+        nothing_is_allowed_that_no_policy_allows,
+        each_field_that_reaches_out_is_refused_without_its_rule,
+        a_bind_mount_and_an_env_file_cannot_leave_their_directories,
+        a_run_key_reaches_no_run_of_another_namespace,
+        the_container_of_another_namespace_is_neither_entered_nor_taken,
+        labels_that_are_forged_open_nothing,
+        an_engine_that_is_not_allowed_is_not_connected_to,
+        a_changed_policy_counts_at_once_and_a_broken_one_never,
+        what_goes_on_when_the_policy_changes_goes_on_and_nothing_else_starts,
+        a_run_from_when_keys_were_shared_is_neither_repeated_nor_shown_to_others,
+        a_controller_of_some_namespaces_looks_at_no_other,
     },
 }

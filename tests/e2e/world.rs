@@ -34,6 +34,10 @@ pub(crate) struct World {
     pub daemon_args: Vec<String>,
     /// What is in its environment beside the usual.
     pub daemon_env: Vec<(String, String)>,
+    /// What the daemon's policy says, if it has one: everything with `oncelet controller`.
+    pub policy: Option<String>,
+    /// The kubeconfig of a daemon that is somebody else in the cluster.
+    pub daemon_kubeconfig: Option<PathBuf>,
     /// The daemon may fail at once: nothing is asked of it when it starts.
     pub expects_trouble: bool,
     pub dir: TempDir,
@@ -51,7 +55,9 @@ impl World {
     pub(crate) fn new(server: Server) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let everything = serde_json::json!([{"namespaces": ["*"], "engines": ["*"], "everything": true}]);
         Self {
+            policy: matches!(server, Server::Real(_)).then(|| policy_of(&everything)),
             server,
             daemon: None,
             store_of: None,
@@ -59,6 +65,7 @@ impl World {
             page: "127.0.0.1:0".to_owned(),
             daemon_args: Vec::new(),
             daemon_env: Vec::new(),
+            daemon_kubeconfig: None,
             expects_trouble: false,
             dir: tempfile::Builder::new().prefix("oncelet-e2e-").tempdir().unwrap(),
             namespace: format!("e2e-{}-{number}", std::process::id()),
@@ -99,9 +106,14 @@ impl World {
                 .arg("--kubeconfig")
                 .arg(self.kubeconfig()),
             Server::Real(server) => {
-                command.args(["controller", "--page", &self.page]).arg("--kubeconfig").arg(server.kubeconfig())
+                let kubeconfig = self.daemon_kubeconfig.as_deref().unwrap_or(server.kubeconfig());
+                command.args(["controller", "--page", &self.page]).arg("--kubeconfig").arg(kubeconfig)
             }
         };
+        if let Some(policy) = &self.policy {
+            self.write_policy(policy);
+            command.arg("--policy").arg(self.policy_file());
+        }
         command.arg("--data-dir").arg(self.data_dir()).args(&self.daemon_args);
         command.env("ONCELET_LOG", "info,oncelet_controller=debug").env_remove("KUBECONFIG");
         command.envs(self.engine_host.iter().map(|host| ("DOCKER_HOST", host)));
@@ -158,6 +170,17 @@ impl World {
 
     pub(crate) fn daemon_pid(&self) -> i32 {
         self.daemon.as_ref().unwrap().pid()
+    }
+
+    fn policy_file(&self) -> PathBuf {
+        self.dir.path().join("policy.yaml")
+    }
+
+    /// Puts a policy, or anything else, in the place of the file that the daemon reads.
+    pub(crate) fn write_policy(&self, text: &str) {
+        let new = self.dir.path().join("policy.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.policy_file()).unwrap();
     }
 
     fn log_path(&self) -> PathBuf {
@@ -296,6 +319,11 @@ impl Drop for World {
             }
         }
     }
+}
+
+/// The text of a policy of these rules.
+pub(crate) fn policy_of(rules: &Value) -> String {
+    serde_json::json!({"apiVersion": "oncelet.dev/v1alpha1", "kind": "Policy", "rules": rules}).to_string()
 }
 
 /// The manifest of a `ContainerExec` for an engine container.

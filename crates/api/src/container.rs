@@ -375,7 +375,7 @@ pub struct ContainerStatus {
     /// How far it is, what stands in the way, or what went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Ready, and Healthy where there is a health check.
+    /// Ready, Healthy, where there is a health check, and Allowed, where the daemon has a policy.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

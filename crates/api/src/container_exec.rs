@@ -152,7 +152,8 @@ pub struct ContainerExecSpec {
     /// How often the program runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_policy: Option<RunPolicy>,
-    /// The name under which the run is remembered, instead of NAMESPACE/NAME. Objects with the same key share one run.
+    /// The name under which the run is remembered, instead of NAMESPACE/NAME. Objects of the namespace with the same key share one
+    /// run, and those of other namespaces where the daemon's policy shares the key, or there is none as with oncelet up.
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_key: Option<String>,
@@ -331,7 +332,7 @@ pub struct ContainerExecStatus {
     /// What stands in the way, or went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// ContainerReady, Started, Complete, Succeeded, SpecDrifted and StoreAvailable.
+    /// ContainerReady, Started, Complete, Succeeded, SpecDrifted, StoreAvailable, and Allowed, where the daemon has a policy.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

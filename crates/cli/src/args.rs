@@ -1,6 +1,8 @@
 //! The command line. Its doc comments are what `--help` prints, as plain text.
 #![allow(clippy::doc_markdown)]
 
+mod policy;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use oncelet_engine::Endpoint;
 
 use crate::page::PageAddress;
+
+pub(crate) use policy::{PolicyCheck, PolicyCommand};
 
 /// Runs programs inside containers at most once, and remembers what came of it.
 #[derive(Parser)]
@@ -204,32 +208,6 @@ pub(crate) struct Page {
     pub(crate) open: bool,
     #[command(flatten)]
     pub(crate) data: DataDir,
-}
-
-#[derive(Subcommand)]
-pub(crate) enum PolicyCommand {
-    /// Say what the objects of a file are allowed, line by line, and what a rule would have to say for the rest; nothing is made
-    #[command(
-        after_help = "Exit codes: 0 where all is allowed, 1 where something is refused or the check failed.\n\nExamples:\n  \
-        oncelet policy check --policy policy.yaml -f seed.yaml --namespace team-a\n  \
-        kubectl get cexec seed -o yaml | oncelet policy check --policy policy.yaml -f -"
-    )]
-    Check(PolicyCheck),
-}
-
-#[derive(ClapArgs)]
-pub(crate) struct PolicyCheck {
-    /// The policy [default: none, which allows nothing]
-    #[arg(long, env = "ONCELET_POLICY", value_name = "FILE")]
-    pub(crate) policy: Option<PathBuf>,
-    /// The objects, as YAML or JSON; - is stdin
-    #[arg(short, long = "filename", value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// The namespace of the objects [default: the one that they name, or default]
-    #[arg(short, long, value_name = "NAMESPACE")]
-    pub(crate) namespace: Option<String>,
-    #[command(flatten)]
-    pub(crate) engine: EngineArg,
 }
 
 #[derive(Subcommand)]

@@ -167,6 +167,7 @@ async fn refuse(ctx: &Ctx, container: &Container, refused: Trouble) -> Result<Ac
         (true, false) => Ok(Action::await_change()),
         (true, true) => {
             let note = format!("its container, if there is one, stays as it is: {}", refused.message);
+            tracing::warn!(object = %plan::owner(container), "deleted, and {note}");
             ctx.events.tell(container, event(EventType::Warning, "Reconcile", refused.reason, &note));
             finalizer::remove(ctx, container, REMOVE_FINALIZER).await
         }

@@ -64,16 +64,16 @@ pub(crate) async fn reconcile(exec: Arc<ContainerExec>, ctx: Ctx) -> Result<Acti
         return Ok(Action::requeue(STALE));
     }
     let mut spec = convert::exec_spec(&exec);
-    let (ctx, observation) = match (allowed, ctx.for_exec(&exec)) {
-        (Err(refused), _) => {
+    let (ctx, observation) = match allowed.map(|()| ctx.for_exec(&exec)) {
+        Err(refused) => {
             let observation = observe::refused(&ctx, &exec, &mut spec, refused.into()).await;
             (ctx, observation)
         }
-        (Ok(()), Ok(ctx)) => {
+        Ok(Ok(ctx)) => {
             let observation = observe::observe(&ctx, &exec, &mut spec).await?;
             (ctx, observation)
         }
-        (Ok(()), Err(error)) => (ctx, observe::Observation::of_nothing(act::blocked_by_engine(&error))),
+        Ok(Err(error)) => (ctx, observe::Observation::of_nothing(act::blocked_by_engine(&error))),
     };
     let decision = decide(&spec, observation.observed.clone(), (ctx.now)());
     tracing::debug!(object = %exec.name_any(), ?decision, "decided");

@@ -48,8 +48,8 @@ impl Names {
         Err(Blocked {
             reason: Reason::RunKeyTaken,
             message: format!(
-                "a run with the run key {:?} is recorded here from when run keys were shared by all namespaces, and it cannot be \
-                 told whose it is; it is neither shown nor repeated. To have it back, ask whoever runs oncelet for a rule with \
+                "a run is recorded here under the name {:?}: another namespace's, or one from when run keys were shared by all \
+                 namespaces; it is neither shown nor repeated. To have it back, ask whoever runs oncelet for a rule with \
                  sharedRunKeys; to run the program, set another runKey",
                 self.before.as_str()
             ),

@@ -186,12 +186,16 @@ pub(crate) async fn enter(
     Ok(judge(&namespace, &policy.answer(&namespace, &engine, asks))?)
 }
 
-/// Whether `container` may have what its spec says. Where it is deleted only its engine counts.
+/// Whether `container` may have what its spec says. Where it is deleted only its engine counts: a container that was made for it
+/// goes with it all the same, and what else may be removed is asked for then, see [`adopt`].
 pub(crate) async fn container(ctx: &Ctx, container: &Container) -> Result<(), Refused> {
+    let is_deleted = container.metadata.deletion_timestamp.is_some();
+    if is_deleted && container.spec.engine.is_none() {
+        return Ok(());
+    }
     let Some(policy) = in_force(ctx)? else { return Ok(()) };
     let (namespace, engine) = (namespace(container), engine_of_container(container));
     let mut asks = vec![Ask::Engine(engine.clone())];
-    let is_deleted = container.metadata.deletion_timestamp.is_some();
     if !is_deleted {
         asks.extend(of_container(&engine_name(container), &container.spec));
     }

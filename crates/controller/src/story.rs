@@ -149,6 +149,8 @@ mod tests {
             (Reason::PortNotReady, "Normal Waiting"),
             (Reason::PortTimeout, "Warning Waiting"),
             (Reason::StoreUnavailable, "Warning Waiting"),
+            (Reason::NotAllowed, "Warning NotAllowed"),
+            (Reason::NoPolicy, "Warning NotAllowed"),
         ] {
             let drift = if reason == Reason::ProgramChanged { "True" } else { "False" };
             let conditions = [
@@ -157,6 +159,18 @@ mod tests {
             ];
             assert_eq!(told(None, &status(ExecState::Waiting, None, &conditions)), [wanted]);
         }
+    }
+
+    /// A run that goes on tells nothing of the policy by itself.
+    #[test]
+    fn a_refusal_beside_a_run_is_told_once() {
+        let status = |allowed| {
+            let reason = if allowed == "True" { "Policy" } else { "NotAllowed" };
+            status(ExecState::Running, Some(4), &[(condition::ALLOWED, allowed, reason)])
+        };
+        assert_eq!(told(Some(&status("True")), &status("False")), ["Warning NotAllowed"]);
+        assert!(told(Some(&status("False")), &status("False")).is_empty());
+        assert!(told(Some(&status("False")), &status("True")).is_empty());
     }
 
     /// An outcome stays as it is when the declared program changes, so its own step tells nothing.

@@ -152,3 +152,25 @@ fn durations_are_short() {
     );
     assert_eq!(duration(LATER, NOON), "0ms", "a clock that was set back");
 }
+
+#[test]
+fn what_is_allowed_shows_only_where_something_may_be_refused() {
+    let shown = |observation: &Observation, what: &What, is_guarded| {
+        let status = project(&exec(None), observation, what, is_guarded, NOON).unwrap();
+        let mut all = status.conditions.into_iter();
+        all.find(|it| it.type_ == condition::ALLOWED).map(|it| (it.status, it.reason, it.message))
+    };
+    let (observation, what) = waits(Reason::ContainerNotFound);
+    assert_eq!(shown(&observation, &what, false), None);
+    assert_eq!(shown(&observation, &what, true), Some(("True".into(), "Policy".into(), String::new())));
+    let blocked = Blocked { reason: Reason::NotAllowed, message: "ask for it".into() };
+    let refused = Observation { refused: Some(blocked.clone()), ..Observation::of_nothing(blocked.clone()) };
+    let what = What::Waiting { blocked, last_try: None };
+    assert_eq!(shown(&refused, &what, true), Some(("False".into(), "NotAllowed".into(), "ask for it".into())));
+    let status = project(&exec(None), &refused, &what, true, NOON).unwrap();
+    let ready = status.conditions.iter().find(|it| it.type_ == condition::CONTAINER_READY).unwrap();
+    assert_eq!(ready.status, "Unknown", "nobody has looked");
+    // A run that goes on shows beside the refusal.
+    let running = shows(record(RunState::Running { exec_id: "e".into(), started_at: NOON }));
+    assert_eq!(shown(&refused, &running, true).unwrap().0, "False");
+}

@@ -274,3 +274,97 @@ fn every_field_of_a_rule_is_in_the_documentation() {
         assert!(page.contains(&format!("| `{field}` |")), "docs/policy.md does not say what {field} is");
     }
 }
+
+mod whatever_is_written {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What is in patterns and names, and what is not.
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![3 => "[ab*/:.@0-9]{0,12}", 1 => "(sha256:)?[a-f0-9*]{0,8}", 1 => ".{0,20}", 1 => "(/|\\.\\.|a|\\.){0,8}"]
+    }
+
+    fn asks() -> impl Strategy<Value = Vec<Ask>> {
+        let ask = (0..9_u8, text(), any::<bool>()).prop_map(|(kind, text, flag)| match kind {
+            0 => Ask::ContainerName(text),
+            1 => Ask::Image(text),
+            2 => Ask::BindMount { path: text, read_only: flag },
+            3 => Ask::Network(text),
+            4 => Ask::Port { host_ip: text, port: flag.then_some(80) },
+            5 => Ask::EnvFile(text),
+            6 => Ask::User(text),
+            7 => Ask::Enter(Target { made_for: flag.then(|| text.clone()), ..target(&text) }),
+            _ => Ask::Label(text),
+        });
+        proptest::collection::vec(ask, 0..6)
+    }
+
+    fn rules() -> impl Strategy<Value = Vec<Rule>> {
+        let texts = || proptest::collection::vec(text(), 0..3);
+        let rule = (texts(), texts(), texts(), texts()).prop_map(|(namespaces, one, two, three)| Rule {
+            namespaces,
+            engines: vec![DEFAULT_ENGINE.to_owned()],
+            images: one.clone(),
+            users: one,
+            container_names: two.clone(),
+            networks: two.clone(),
+            labels: two,
+            bind_mounts: three.iter().map(|path| BindPrefix { path: path.clone(), read_only: false }).collect(),
+            env_files: three,
+            ..Rule::default()
+        });
+        proptest::collection::vec(rule, 0..4)
+    }
+
+    /// As one would write it down.
+    fn naive(pattern: &[u8], text: &[u8], separator: u8) -> bool {
+        match pattern {
+            [] => text.is_empty(),
+            [b'*', b'*', rest @ ..] => (0..=text.len()).any(|at| naive(rest, &text[at..], separator)),
+            [b'*', rest @ ..] => {
+                let longest = text.iter().position(|byte| *byte == separator).unwrap_or(text.len());
+                (0..=longest).any(|at| naive(rest, &text[at..], separator))
+            }
+            [first, rest @ ..] => text.first() == Some(first) && naive(rest, &text[1..], separator),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn more_rules_never_allow_less(some in rules(), more in rules(), asks in asks(), namespace in text()) {
+            // Rules that no file could have are tried as well: nothing may come of them but an answer.
+            let few = Policy { rules: some.clone() };
+            let many = Policy { rules: [some, more].concat() };
+            let (few, many) = (few.answer(&namespace, DEFAULT_ENGINE, asks.clone()), many.answer(&namespace, DEFAULT_ENGINE, asks));
+            for (few, many) in few.iter().zip(&many) {
+                prop_assert!(few.grant.is_none() || many.grant.is_some(), "{}", few.ask);
+            }
+            prop_assert_eq!(refusal(&namespace, &few).is_none(), few.iter().all(|answer| answer.grant.is_some()));
+        }
+
+        #[test]
+        fn what_is_allowed_is_below_what_was_allowed(path in text(), dir in text(), read_only: bool) {
+            let rule = Rule { bind_mounts: vec![BindPrefix { path: dir.clone(), read_only }], ..Rule::default() };
+            if rule.allows(&Ask::BindMount { path: path.clone(), read_only: true }) {
+                let (path, dir) = (std::path::PathBuf::from(path), std::path::PathBuf::from(dir));
+                let goes_up = |path: &std::path::Path| path.components().any(|it| it == std::path::Component::ParentDir);
+                prop_assert!(path.starts_with(&dir) && !goes_up(&path));
+            }
+        }
+
+        #[test]
+        fn patterns_match_as_they_are_explained(pattern in "[ab*/]{0,8}", name in "[ab/]{0,8}") {
+            // Three stars are two.
+            prop_assume!(!pattern.contains("***"));
+            prop_assert_eq!(pattern::glob(&pattern, &name, Some(b'/')), naive(pattern.as_bytes(), name.as_bytes(), b'/'));
+        }
+
+        #[test]
+        fn any_text_is_a_policy_or_an_error(text in ".{0,200}") {
+            let _ = serde_json::from_str::<Policy>(&text);
+        }
+    }
+}
