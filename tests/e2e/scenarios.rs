@@ -55,6 +55,9 @@ impl Scenario {
             "an_engine_behind_ssh_is_like_one_here",
             "one_daemon_works_with_docker_and_podman",
             "the_page_works_with_five_thousand_objects",
+            "attacks::silent_clients_on_every_port_keep_nobody_out_and_leave_descriptors_for_the_work",
+            "attacks::http2_floods_end_their_connection_and_nothing_else",
+            "attacks::small_bodies_that_would_grow_are_refused",
         ]
         .contains(&self.name)
     }

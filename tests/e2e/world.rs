@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub daemon_args: Vec<String>,
     /// What is in its environment beside the usual.
     pub daemon_env: Vec<(String, String)>,
+    /// As many descriptors as the daemon may have, where it is not as many as usual.
+    pub descriptors: Option<u32>,
     /// The daemon may fail at once: nothing is asked of it when it starts.
     pub expects_trouble: bool,
     pub dir: TempDir,
@@ -59,6 +61,7 @@ impl World {
             page: "127.0.0.1:0".to_owned(),
             daemon_args: Vec::new(),
             daemon_env: Vec::new(),
+            descriptors: None,
             expects_trouble: false,
             dir: tempfile::Builder::new().prefix("oncelet-e2e-").tempdir().unwrap(),
             namespace: format!("e2e-{}-{number}", std::process::id()),
@@ -91,7 +94,17 @@ impl World {
     /// Starts the daemon: `oncelet up`, or `oncelet controller` against the real server.
     pub(crate) fn start(&mut self) {
         assert!(self.daemon.is_none(), "it runs already");
-        let mut command = Command::new(oncelet_path());
+        let mut command = match self.descriptors {
+            None => Command::new(oncelet_path()),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh"])
+                    .arg(most.to_string())
+                    .arg(oncelet_path());
+                shell
+            }
+        };
         match &self.server {
             // A free port at each start: a restart must not depend on the old one being free again.
             Server::Embedded => command
