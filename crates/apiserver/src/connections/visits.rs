@@ -180,7 +180,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_request_must_come_soon() {
         let visit = Visit::begin(&Door::new(1), 0);
-        after(HEADERS - MOMENT).await;
+        after(HEADERS.saturating_sub(MOMENT)).await;
         assert_eq!(visit.overdue(), None);
         visit.heard();
         after(MOMENT).await;
