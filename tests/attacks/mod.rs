@@ -8,6 +8,7 @@ mod machine;
 mod output;
 mod time;
 mod policy;
+mod servers;
 
 use crate::scenarios::scenarios;
 
@@ -73,5 +74,10 @@ scenarios! {
         what_goes_on_when_the_policy_changes_goes_on_and_nothing_else_starts,
         a_run_from_when_keys_were_shared_is_neither_repeated_nor_shown_to_others,
         a_controller_of_some_namespaces_looks_at_no_other,
+    },
+    servers::{
+        silent_clients_on_every_port_keep_nobody_out_and_leave_descriptors_for_the_work,
+        http2_floods_end_their_connection_and_nothing_else,
+        small_bodies_that_would_grow_are_refused,
     },
 }

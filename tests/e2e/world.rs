@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub policy: Option<String>,
     /// The kubeconfig of a daemon that is somebody else in the cluster.
     pub daemon_kubeconfig: Option<PathBuf>,
+    /// As many descriptors as the daemon may have, where it is not as many as usual.
+    pub descriptors: Option<u32>,
     /// The daemon may fail at once: nothing is asked of it when it starts.
     pub expects_trouble: bool,
     pub dir: TempDir,
@@ -66,6 +68,7 @@ impl World {
             daemon_args: Vec::new(),
             daemon_env: Vec::new(),
             daemon_kubeconfig: None,
+            descriptors: None,
             expects_trouble: false,
             dir: tempfile::Builder::new().prefix("oncelet-e2e-").tempdir().unwrap(),
             namespace: format!("e2e-{}-{number}", std::process::id()),
@@ -98,7 +101,17 @@ impl World {
     /// Starts the daemon: `oncelet up`, or `oncelet controller` against the real server.
     pub(crate) fn start(&mut self) {
         assert!(self.daemon.is_none(), "it runs already");
-        let mut command = Command::new(oncelet_path());
+        let mut command = match self.descriptors {
+            None => Command::new(oncelet_path()),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh"])
+                    .arg(most.to_string())
+                    .arg(oncelet_path());
+                shell
+            }
+        };
         match &self.server {
             // A free port at each start: a restart must not depend on the old one being free again.
             Server::Embedded => command

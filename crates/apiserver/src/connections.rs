@@ -57,8 +57,6 @@ const IDLE: Duration = Duration::from_mins(2);
 const STRANGER: Duration = Duration::from_mins(1);
 /// How often a silent HTTP/2 client is asked for a sign of life, and how long a silent TCP peer is left alone.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How exactly deadlines are kept.
-const TICK: Duration = Duration::from_secs(2);
 /// For a connection that was told to end.
 const ENDING: Duration = Duration::from_secs(5);
 /// How long open requests may take to finish once the server is told to end.
@@ -268,8 +266,9 @@ async fn converse<I, S>(
     let builder = builder(protocol);
     let serving = builder.serve_connection(TokioIo::new(stream), answering);
     tokio::pin!(serving);
-    let mut tick = tokio::time::interval(TICK);
-    let mut told: Option<Instant> = None;
+    let look = tokio::time::sleep(visit.next_look());
+    tokio::pin!(look);
+    let mut told = false;
     loop {
         tokio::select! {
             result = serving.as_mut() => {
@@ -279,21 +278,30 @@ async fn converse<I, S>(
                 return;
             }
             () = visit.leave.cancelled() => return,
-            _ = tick.tick() => match (visit.overdue(), told) {
-                (Some(Overdue::Cut), _) => return,
-                (Some(Overdue::Close), Some(at)) if at.elapsed() >= ENDING => return,
-                (Some(Overdue::Close), None) => {
-                    told = Some(Instant::now());
-                    serving.as_mut().graceful_shutdown();
-                }
-                _ => {}
-            },
-            () = closing.cancelled(), if told.is_none() => {
-                told = Some(Instant::now());
+            () = look.as_mut() => {
+                let next = match visit.overdue() {
+                    Some(Overdue::Cut) => return,
+                    Some(Overdue::Close) if told => return,
+                    Some(Overdue::Close) => {
+                        told = true;
+                        serving.as_mut().graceful_shutdown();
+                        ENDING
+                    }
+                    None => visit.next_look(),
+                };
+                look.as_mut().reset(after(next));
+            }
+            () = closing.cancelled(), if !told => {
+                told = true;
                 serving.as_mut().graceful_shutdown();
             }
         }
     }
+}
+
+#[allow(clippy::arithmetic_side_effects, reason = "no deadline is longer than minutes")]
+fn after(time: Duration) -> Instant {
+    Instant::now() + time
 }
 
 /// The body of an answer.

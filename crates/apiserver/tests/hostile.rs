@@ -1,10 +1,13 @@
 //! Requests that are small and would cost much: each is answered, in bounded memory and in time that grows with its size.
 //!
+//! Each line of its output tells what a request cost: `cargo test -p oncelet-apiserver --test hostile -- --nocapture`.
+//!
 //! In a binary of its own, with one test, so that the memory of the process is that of the request.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, reason = "a test fails by panicking")]
 
 mod common;
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request};
@@ -27,8 +30,8 @@ const APPLY: &str = "application/apply-patch+yaml";
 
 /// As large as a body may be, about.
 const ROOM: usize = 3 * 1024 * 1024 - 100_000;
-/// More than a request may add to the memory of the process.
-const MEMORY: usize = 900 * 1024 * 1024;
+/// More than a request may add to the memory of the process, which the client of this test is in as well.
+const MEMORY: usize = 600 * 1024 * 1024;
 /// More than an answer takes on a slow and busy machine. What takes the square of the time takes hours.
 const TIME: Duration = Duration::from_mins(2);
 
@@ -104,7 +107,7 @@ fn bodies() -> Vec<Tried> {
             post.clone(),
             WIDGETS,
             JSON,
-            widget(&format!("{{{}}}", many(120_000, |at| format!("\"{at}\":0")))),
+            widget(&format!("{{{}}}", many(40_000, |at| format!("\"{at}\":0")))),
         ),
         tried("deep lists", post.clone(), WIDGETS, JSON, widget(&("[".repeat(half) + &"]".repeat(half)))),
         tried("deep objects", post.clone(), WIDGETS, JSON, widget(&fill(ROOM, |_| "{\"a\":".to_owned()))),
@@ -113,14 +116,14 @@ fn bodies() -> Vec<Tried> {
             post.clone(),
             CONFIG_MAPS,
             JSON,
-            config_map("", &format!(",{}", many(120_000, |at| format!("\"u{at}\":0")))),
+            config_map("", &format!(",{}", many(40_000, |at| format!("\"u{at}\":0")))),
         ),
         tried(
             "unknown fields, strictly",
             post.clone(),
             &format!("{CONFIG_MAPS}?fieldValidation=Strict"),
             JSON,
-            config_map("", &format!(",{}", many(120_000, |at| format!("\"u{at}\":0")))),
+            config_map("", &format!(",{}", many(40_000, |at| format!("\"u{at}\":0")))),
         ),
         tried(
             "unknown below a long name",
@@ -134,56 +137,56 @@ fn bodies() -> Vec<Tried> {
             post.clone(),
             WIDGETS,
             JSON,
-            widget(&format!("{{\"{long}\":{{{}}}}}", many(100_000, |_| "\"a\":0".to_owned()))),
+            widget(&format!("{{\"{long}\":{{{}}}}}", many(40_000, |_| "\"a\":0".to_owned()))),
         ),
         tried(
             "duplicates",
             post.clone(),
             WIDGETS,
             JSON,
-            widget(&format!("{{{}}}", many(120_000, |_| "\"a\":0".to_owned()))),
+            widget(&format!("{{{}}}", many(40_000, |_| "\"a\":0".to_owned()))),
         ),
         tried(
             "data",
             post.clone(),
             CONFIG_MAPS,
             JSON,
-            config_map("", &format!(",\"data\":{{{}}}", many(120_000, |at| format!("\"{at}\":\"\"")))),
+            config_map("", &format!(",\"data\":{{{}}}", many(40_000, |at| format!("\"{at}\":\"\"")))),
         ),
         tried(
             "other data",
             put.clone(),
             &one,
             JSON,
-            config_map("", &format!(",\"data\":{{{}}}", many(120_000, |at| format!("\"x{at}\":\"\"")))),
+            config_map("", &format!(",\"data\":{{{}}}", many(40_000, |at| format!("\"x{at}\":\"\"")))),
         ),
         tried(
             "bad keys",
             put.clone(),
             &one,
             JSON,
-            config_map("", &format!(",\"data\":{{{}}}", many(120_000, |at| format!("\"/{at}\":\"\"")))),
+            config_map("", &format!(",\"data\":{{{}}}", many(40_000, |at| format!("\"/{at}\":\"\"")))),
         ),
         tried(
             "bad labels",
             put.clone(),
             &one,
             JSON,
-            config_map(&format!(",\"labels\":{{{}}}", many(120_000, |at| format!("\"/{at}\":\"/\""))), ""),
+            config_map(&format!(",\"labels\":{{{}}}", many(40_000, |at| format!("\"/{at}\":\"/\""))), ""),
         ),
         tried(
             "bad annotations",
             put.clone(),
             &one,
             JSON,
-            config_map(&format!(",\"annotations\":{{{}}}", many(120_000, |at| format!("\"/{at}\":\"/\""))), ""),
+            config_map(&format!(",\"annotations\":{{{}}}", many(40_000, |at| format!("\"/{at}\":\"/\""))), ""),
         ),
         tried(
             "wrong labels",
             put.clone(),
             &one,
             JSON,
-            config_map(&format!(",\"labels\":{{{}}}", many(120_000, |at| format!("\"a{at}\":0"))), ""),
+            config_map(&format!(",\"labels\":{{{}}}", many(40_000, |at| format!("\"a{at}\":0"))), ""),
         ),
         tried(
             "finalizers",
@@ -250,10 +253,7 @@ fn bodies() -> Vec<Tried> {
             Method::PATCH,
             &one,
             STRATEGIC,
-            format!(
-                r#"{{"metadata":{{"ownerReferences":[{}]}}}}"#,
-                many(100_000, |at| format!("{{\"uid\":\"{at}\"}}"))
-            ),
+            format!(r#"{{"metadata":{{"ownerReferences":[{}]}}}}"#, many(40_000, |at| format!("{{\"uid\":\"{at}\"}}"))),
         ),
         tried(
             "owners removed, strategically",
@@ -285,14 +285,14 @@ fn bodies() -> Vec<Tried> {
             Method::PATCH,
             &one,
             MERGE,
-            format!("{{\"data\":{{{}}}}}", many(120_000, |at| format!("\"x{at}\":null"))),
+            format!("{{\"data\":{{{}}}}}", many(40_000, |at| format!("\"x{at}\":null"))),
         ),
         tried(
             "data again",
             put.clone(),
             &one,
             JSON,
-            config_map("", &format!(",\"data\":{{{}}}", many(110_000, |at| format!("\"x{at}\":\"\"")))),
+            config_map("", &format!(",\"data\":{{{}}}", many(36_000, |at| format!("\"x{at}\":\"\"")))),
         ),
         tried(
             "operations at the front",
@@ -306,14 +306,14 @@ fn bodies() -> Vec<Tried> {
             Method::PATCH,
             &format!("{one}?fieldManager=m"),
             APPLY,
-            config_map("", &format!(",\"data\":{{{}}}", many(110_000, |at| format!("\"x{at}\":\"1\"")))),
+            config_map("", &format!(",\"data\":{{{}}}", many(36_000, |at| format!("\"x{at}\":\"1\"")))),
         ),
         tried(
             "applied data by force",
             Method::PATCH,
             &format!("{one}?fieldManager=m&force=true"),
             APPLY,
-            config_map("", &format!(",\"data\":{{{}}}", many(110_000, |at| format!("\"x{at}\":\"1\"")))),
+            config_map("", &format!(",\"data\":{{{}}}", many(36_000, |at| format!("\"x{at}\":\"1\"")))),
         ),
         tried("applied data no more", Method::PATCH, &format!("{one}?fieldManager=m"), APPLY, config_map("", "")),
         tried("yaml list", post.clone(), WIDGETS, YAML, fill(ROOM, |_| "- ".to_owned())),
@@ -426,9 +426,7 @@ fn memory() -> (usize, usize) {
 async fn a_small_request_costs_little_whatever_is_in_it() {
     let server = TestServer::start().await;
     let client = server.client().await;
-    let only = std::env::var("ONLY").unwrap_or_default();
-    let mut report = String::new();
-    for tried in bodies().into_iter().filter(|tried| tried.name.contains(&only)) {
+    for tried in bodies() {
         assert!(tried.body.len() <= 3 * 1024 * 1024, "{}: {}", tried.name, tried.body.len());
         let (_, before) = memory();
         let started = Instant::now();
@@ -438,7 +436,6 @@ async fn a_small_request_costs_little_whatever_is_in_it() {
             .header("content-type", tried.media_type)
             .body(Body::from(tried.body.into_bytes()))
             .unwrap();
-        eprintln!("{}", tried.name);
         let answer = tokio::time::timeout(TIME, client.send(request)).await;
         let answer = answer.unwrap_or_else(|_| panic!("{}: no answer within {TIME:?}", tried.name)).unwrap();
         let code = answer.status();
@@ -453,10 +450,10 @@ async fn a_small_request_costs_little_whatever_is_in_it() {
             text.len(),
             tried.name
         );
-        eprintln!("{line} {}", String::from_utf8_lossy(&text[..text.len().min(120)]));
-        writeln!(report, "{line}").unwrap();
+        eprintln!("{line}");
+        // What is told of a body is never about as large as the body.
+        assert!(code.is_success() || text.len() < 200_000, "{}: the answer has {} bytes", tried.name, text.len());
         assert!(grown < MEMORY, "{}: {grown} bytes", tried.name);
         assert!(code.as_u16() < 500, "{}: {code}", tried.name);
     }
-    eprintln!("{report}");
 }

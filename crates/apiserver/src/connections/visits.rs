@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -114,8 +115,18 @@ impl Visit {
         }
     }
 
-    /// What becomes of the connection: its deadline is past.
+    /// What becomes of the connection, where its deadline is past.
     pub(super) fn overdue(&self) -> Option<Overdue> {
+        self.deadline().filter(|(left, _)| left.is_zero()).map(|(_, overdue)| overdue)
+    }
+
+    /// When to look again. No deadline that begins later is shorter.
+    pub(super) fn next_look(&self) -> Duration {
+        self.deadline().map_or(HEADERS, |(left, _)| left.min(HEADERS))
+    }
+
+    /// How long it may go on like this, and what becomes of it then.
+    fn deadline(&self) -> Option<(Duration, Overdue)> {
         let progress = self.progress();
         let (patience, overdue) = match progress.phase {
             _ if progress.requests > 0 && progress.known => return None,
@@ -123,7 +134,7 @@ impl Visit {
             Phase::First | Phase::Headers => (HEADERS, Overdue::Cut),
             Phase::Idle => (IDLE, Overdue::Close),
         };
-        (progress.since.elapsed() >= patience).then_some(overdue)
+        Some((patience.saturating_sub(progress.since.elapsed()), overdue))
     }
 }
 
@@ -158,8 +169,6 @@ impl Drop for Busy {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const MOMENT: Duration = Duration::from_millis(1);
@@ -171,7 +180,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_request_must_come_soon() {
         let visit = Visit::begin(&Door::new(1), 0);
-        after(HEADERS - MOMENT).await;
+        after(HEADERS.saturating_sub(MOMENT)).await;
         assert_eq!(visit.overdue(), None);
         visit.heard();
         after(MOMENT).await;
@@ -182,6 +191,7 @@ mod tests {
     async fn an_idle_connection_is_kept_as_long_as_clients_keep_theirs() {
         let visit = Visit::begin(&Door::new(1), 0);
         drop(Busy::begin(&visit));
+        assert_eq!(visit.next_look(), HEADERS);
         after(Duration::from_secs(90)).await;
         assert_eq!(visit.overdue(), None);
         after(IDLE).await;
@@ -216,7 +226,7 @@ mod tests {
         });
         visits[1].leave.cancelled().await;
         drop(places);
-        drop(next.await.unwrap().unwrap());
+        assert!(next.await.unwrap().is_some());
         assert!(!visits[0].leave.is_cancelled() && !visits[2].leave.is_cancelled());
     }
 }
