@@ -32,7 +32,7 @@ pub(crate) struct Credentials {
     /// Where they are kept; those of a test are not.
     home: Option<Home>,
     current: RwLock<Arc<Current>>,
-    /// Held while they are read and replaced, with the time before which that is not tried again.
+    /// Held while they are read and replaced, with the time before which certificates are not made again.
     changing: Mutex<Option<Instant>>,
 }
 
@@ -123,7 +123,7 @@ impl Credentials {
         let mut not_before = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // Another request may have been faster.
         let (Some(home), Some(change)) = (&self.home, self.change()) else { return };
-        if not_before.is_some_and(|moment| Instant::now() < moment) {
+        if change == Change::Ended && not_before.is_some_and(|moment| Instant::now() < moment) {
             return;
         }
         let old = self.current();
@@ -140,13 +140,13 @@ impl Credentials {
             }
             new
         });
-        if let Err(error) = done.and_then(|new| home.publish(&new)) {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the credentials cannot be renewed; it is tried again"
-            );
-            *not_before = Some(Instant::now() + RETRY);
+        let failed = done.and_then(|new| home.publish(&new));
+        if let Err(error) = &failed {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, "the credentials cannot be renewed; it is tried again");
         }
+        // Nor is it tried with each request where the clock makes new ones useless, too.
+        *not_before = (failed.is_err() || self.change().is_some()).then(|| Instant::now() + RETRY);
     }
 }
 
