@@ -188,11 +188,11 @@ fn lock(state_dir: &Path) -> Result<File, Error> {
     open().map_err(|source| Error::state(&path, source))
 }
 
-/// What a rotation has changed.
+/// A rotation that has taken place.
 #[derive(Debug)]
 pub struct Rotated {
     /// Whether the kubeconfig has the new credentials: not where it is missing, or of another API server.
-    pub kubeconfig: bool,
+    pub kubeconfig: Result<bool, Error>,
 }
 
 /// Makes a new token, a new authority and a new client certificate for the server of `state_dir`, and puts them into its
@@ -207,9 +207,6 @@ pub fn rotate(state_dir: &Path, kubeconfig: &Path, now: Timestamp) -> Result<Opt
     // Last: it is what servers look at.
     let token = Token::renewed(&token)?;
     drop(lock);
-    let kubeconfig = match old {
-        Some(old) => kubeconfig::renew(kubeconfig, &old, &pems, &token)?,
-        None => false,
-    };
+    let kubeconfig = old.map_or(Ok(false), |old| kubeconfig::renew(kubeconfig, &old, &pems, &token));
     Ok(Some(Rotated { kubeconfig }))
 }
