@@ -32,7 +32,7 @@ pub(crate) struct Credentials {
     /// Where they are kept; those of a test are not.
     home: Option<Home>,
     current: RwLock<Arc<Current>>,
-    /// Held while they are read and replaced, with the time before which that is not tried again.
+    /// Held while they are read and replaced, with the time before which certificates are not made again.
     changing: Mutex<Option<Instant>>,
 }
 
@@ -123,7 +123,7 @@ impl Credentials {
         let mut not_before = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // Another request may have been faster.
         let (Some(home), Some(change)) = (&self.home, self.change()) else { return };
-        if not_before.is_some_and(|moment| Instant::now() < moment) {
+        if change == Change::Ended && not_before.is_some_and(|moment| Instant::now() < moment) {
             return;
         }
         let old = self.current();
@@ -140,13 +140,13 @@ impl Credentials {
             }
             new
         });
-        if let Err(error) = done.and_then(|new| home.publish(&new)) {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the credentials cannot be renewed; it is tried again"
-            );
-            *not_before = Some(Instant::now() + RETRY);
+        let failed = done.and_then(|new| home.publish(&new));
+        if let Err(error) = &failed {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, "the credentials cannot be renewed; it is tried again");
         }
+        // Nor is it tried with each request where the clock makes new ones useless, too.
+        *not_before = (failed.is_err() || self.change().is_some()).then(|| Instant::now() + RETRY);
     }
 }
 
@@ -188,11 +188,11 @@ fn lock(state_dir: &Path) -> Result<File, Error> {
     open().map_err(|source| Error::state(&path, source))
 }
 
-/// What a rotation has changed.
+/// A rotation that has taken place.
 #[derive(Debug)]
 pub struct Rotated {
     /// Whether the kubeconfig has the new credentials: not where it is missing, or of another API server.
-    pub kubeconfig: bool,
+    pub kubeconfig: Result<bool, Error>,
 }
 
 /// Makes a new token, a new authority and a new client certificate for the server of `state_dir`, and puts them into its
@@ -207,9 +207,6 @@ pub fn rotate(state_dir: &Path, kubeconfig: &Path, now: Timestamp) -> Result<Opt
     // Last: it is what servers look at.
     let token = Token::renewed(&token)?;
     drop(lock);
-    let kubeconfig = match old {
-        Some(old) => kubeconfig::renew(kubeconfig, &old, &pems, &token)?,
-        None => false,
-    };
+    let kubeconfig = old.map_or(Ok(false), |old| kubeconfig::renew(kubeconfig, &old, &pems, &token));
     Ok(Some(Rotated { kubeconfig }))
 }

@@ -136,14 +136,13 @@ impl Files {
 /// authority or for another address.
 pub(crate) fn identity(state_dir: &Path, listen: IpAddr, now: Timestamp) -> Result<Identity, Error> {
     let files = Files::of(state_dir);
-    let ca = match Kept::read(&files.ca).filter(|ca| ca.is_good(now)) {
-        Some(ca) => ca,
-        None => {
-            let ca = make_ca(now)?;
-            say(&files.ca, now);
-            ca.write(&files.ca)?;
-            ca
-        }
+    let ca = if let Some(ca) = Kept::read(&files.ca).filter(|ca| ca.is_good(now)) {
+        ca
+    } else {
+        let ca = make_ca(now)?;
+        say(&files.ca, now);
+        ca.write(&files.ca)?;
+        ca
     };
     let kept_or_made = |path: &Path, purpose: Purpose, addresses: Vec<IpAddr>| {
         let usable = |leaf: &Kept| leaf.is_good(now) && leaf.addresses == addresses && leaf.is_taken(&ca, purpose, now);
@@ -152,7 +151,10 @@ pub(crate) fn identity(state_dir: &Path, listen: IpAddr, now: Timestamp) -> Resu
         }
         let leaf = make_leaf(&ca, purpose, addresses, now)?;
         say(path, now);
-        leaf.write(path)?;
+        // It is good for this run all the same: after a rotation a full disk must not keep the old ones in force.
+        if let Err(error) = leaf.write(path) {
+            tracing::warn!(%error, "the new certificate is not kept");
+        }
         Ok(leaf)
     };
     let leaf = kept_or_made(&files.serving, Purpose::Serve, addresses(listen))?;

@@ -60,16 +60,13 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 fn time(der: &[u8]) -> Option<(Timestamp, &[u8])> {
     const UTC_TIME: u8 = 0x17;
     const GENERALIZED_TIME: u8 = 0x18;
-    let (text, rest) = match element(der, UTC_TIME) {
-        Some((text, rest)) => {
-            let text = std::str::from_utf8(text).ok()?;
-            let century = if text.get(..2)?.parse::<u8>().ok()? < 50 { "20" } else { "19" };
-            (format!("{century}{text}"), rest)
-        }
-        None => {
-            let (text, rest) = element(der, GENERALIZED_TIME)?;
-            (std::str::from_utf8(text).ok()?.to_owned(), rest)
-        }
+    let (text, rest) = if let Some((text, rest)) = element(der, UTC_TIME) {
+        let text = std::str::from_utf8(text).ok()?;
+        let century = if text.get(..2)?.parse::<u8>().ok()? < 50 { "20" } else { "19" };
+        (format!("{century}{text}"), rest)
+    } else {
+        let (text, rest) = element(der, GENERALIZED_TIME)?;
+        (std::str::from_utf8(text).ok()?.to_owned(), rest)
     };
     let at = DateTime::strptime("%Y%m%d%H%M%SZ", text).ok()?;
     Some((at.to_zoned(TimeZone::UTC).ok()?.timestamp(), rest))

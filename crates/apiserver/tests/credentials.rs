@@ -103,7 +103,7 @@ async fn what_was_rotated_is_refused_at_once_and_its_connections_are_cut() {
         answers(client).await.unwrap();
     }
     let state = server.dir.path().join("state");
-    assert!(rotate(&state, &path, real()).unwrap().unwrap().kubeconfig);
+    assert!(rotate(&state, &path, real()).unwrap().unwrap().kubeconfig.unwrap());
     for client in &old {
         // Over the connection that it has, and over another one.
         answers(client).await.unwrap_err();
@@ -115,7 +115,7 @@ async fn what_was_rotated_is_refused_at_once_and_its_connections_are_cut() {
     assert_eq!(after["clusters"][0]["cluster"]["server"], before["clusters"][0]["cluster"]["server"]);
     assert_eq!(kubeconfig(&copy), before);
     // A copy is of another authority now, and nobody's to change.
-    assert!(!rotate(&state, &copy, real()).unwrap().unwrap().kubeconfig);
+    assert!(!rotate(&state, &copy, real()).unwrap().unwrap().kubeconfig.unwrap());
     eventually("the server writes its own", || kubeconfig(&path)["users"] != after["users"]).await;
     answers(&server.client().await).await.unwrap();
     // Without a server.

@@ -1,6 +1,6 @@
 //! `oncelet credentials rotate`.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::args::Rotate;
 use crate::clock::now;
@@ -18,12 +18,13 @@ pub(crate) fn rotate(args: Rotate) -> Result<()> {
     println!(
         "The API server has a new token, a new client certificate and a new authority. The old ones are refused from now on."
     );
-    if rotated.kubeconfig {
-        println!("The kubeconfig {} has the new ones; copies of it do not.", kubeconfig.display());
+    let file = kubeconfig.display();
+    if rotated.kubeconfig.with_context(|| format!("{file} does not have the new ones"))? {
+        println!("The kubeconfig {file} has the new ones; copies of it do not.");
     } else {
         println!(
-            "The kubeconfig {} is not one of this API server, and stays as it is. An oncelet up that runs writes its own anew, as the next one does.",
-            kubeconfig.display()
+            "The kubeconfig {file} is not one of this API server, and stays as it is. An oncelet up that runs writes its own \
+             anew, as the next one does."
         );
     }
     Ok(())

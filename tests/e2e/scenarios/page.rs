@@ -9,7 +9,7 @@ use oncelet_api::{ContainerExec, ContainerExecSpec};
 use serde_json::Value;
 
 use crate::browser::Browser;
-use crate::process::eventually;
+use crate::process::{eventually, output};
 use crate::world::{World, sh};
 
 /// The address with the token, as people get it.
@@ -146,7 +146,11 @@ pub(crate) fn the_page_shows_what_goes_on_and_what_was_written(world: &mut World
 
 fn confirm(browser: &Browser, title: &str) {
     browser.reads("#confirm h2", title);
-    browser.click("#confirm .act");
+    // It may not be in its place yet.
+    eventually("it is confirmed", || {
+        browser.click("#confirm .act");
+        (browser.js("document.querySelector('#confirm').open") == false).then_some(())
+    });
 }
 
 pub(crate) fn the_page_reruns_stops_and_forgets_after_asking(world: &mut World) {
@@ -164,6 +168,11 @@ pub(crate) fn the_page_reruns_stops_and_forgets_after_asking(world: &mut World) 
     browser.keys("r");
     confirm(&browser, "once more");
     browser.reads("#detail .why", "the rerun");
+    // The page may still show how the first one ended.
+    eventually("the second run has ended", || {
+        let status = world.status("job");
+        (status["runId"] != first["runId"] && status["state"] == "Finished").then_some(())
+    });
     browser.reads("#detail .state.good", "exit 0");
     assert_eq!(db.lines("/data/runs.log").len(), 2);
 
@@ -215,6 +224,11 @@ pub(crate) fn the_page_goes_on_after_a_restart_and_shows_what_was_restored(world
     browser.open(&after);
     browser.reads("#line", "live");
     browser.sees("!document.querySelector('#enter').open");
+    // And so is the file that a browser is started with.
+    output(world.oncelet_command().env("BROWSER", "true").args(["page", "--open"])).unwrap();
+    browser.js("sessionStorage.clear()");
+    browser.open(&format!("file://{}", world.data_dir().join("page.html").display()));
+    browser.reads("#line", "live");
     choose(world, &browser, "seed");
     browser.reads("#detail .state", "restored: exit 0");
     browser.reads("#detail .why", "seed was not started");

@@ -177,7 +177,7 @@ mod tests {
         assert!(edit(&path, |_| Ok(Some("a".to_owned()))).unwrap());
         assert!(!lock.exists());
         // As kubectl makes one.
-        OpenOptions::new().write(true).create_new(true).mode(0).open(&lock).unwrap();
+        OpenOptions::new().write(true).create_new(true).mode(0o000).open(&lock).unwrap();
         let writer = std::thread::spawn({
             let path = path.clone();
             move || edit(&path, |_| Ok(Some("b".to_owned())))
