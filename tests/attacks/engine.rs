@@ -287,7 +287,8 @@ impl Impostor {
     fn start(answer: impl Fn(&str, &mut dyn Write) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (connections, most, answer) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default(), Arc::new(answer));
+        let (connections, most, answer) =
+            (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default(), Arc::new(answer));
         let impostor = Self { port, connections: Arc::clone(&connections), most: Arc::clone(&most) };
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -351,7 +352,11 @@ pub(crate) fn a_silent_engine_is_asked_once_for_all_and_holds_up_nobody(world: &
     let begun = Instant::now();
     let waiting = list((0..200).map(|number| {
         let (engine, container) = (silent.url(), format!("none-{number}"));
-        manifest("ContainerExec", &format!("waits-{number}"), &json!({"engine": engine, "engineContainer": container, "command": "true"}))
+        manifest(
+            "ContainerExec",
+            &format!("waits-{number}"),
+            &json!({"engine": engine, "engineContainer": container, "command": "true"}),
+        )
     }));
     world.apply(&waiting).unwrap();
     for number in 0..3 {
@@ -390,7 +395,7 @@ pub(crate) fn answers_without_an_end_are_cut_off(world: &mut World) {
             // A document, a list, a stream of lines: a text that goes on and on.
             _ => {
                 let _ = write!(to, "{head}{{\"Id\":\"");
-                while to.write_all(&[b'a'; 65536]).is_ok() {}
+                while to.write_all(&[b'a'; 8192]).is_ok() {}
                 return;
             }
         };
@@ -436,9 +441,7 @@ pub(crate) fn engines_that_nothing_names_any_more_cost_nothing(world: &mut World
     let silent = Impostor::silent();
     let db = world.container("db");
     assert_eq!(world.run("before", &db, &sh("exit 0"))["exitCode"], 0);
-    let descriptors = |world: &World| {
-        std::fs::read_dir(format!("/proc/{}/fd", world.daemon_pid())).unwrap().count()
-    };
+    let descriptors = |world: &World| std::fs::read_dir(format!("/proc/{}/fd", world.daemon_pid())).unwrap().count();
     let before = descriptors(world);
     let engines = |of: std::ops::Range<u16>| {
         let url = |number| format!("tcp://127.0.1.{number}:{}", silent.port);

@@ -55,11 +55,7 @@ struct Named {
 }
 
 impl Engines {
-    pub(crate) fn new(
-        default: Engine,
-        session: Option<Session>,
-        listeners: Vec<UnboundedSender<Announced>>,
-    ) -> Self {
+    pub(crate) fn new(default: Engine, session: Option<Session>, listeners: Vec<UnboundedSender<Announced>>) -> Self {
         let engines = Self(Arc::new(Inner { default, named: Mutex::default(), listeners, session }));
         engines.announce(&engines.0.default, &CancellationToken::new());
         engines
@@ -120,7 +116,8 @@ impl Engines {
         let mut known = self.known();
         let grace = if known.len() > MOST / 2 { Duration::ZERO } else { GRACE };
         known.retain(|engine| {
-            let is_named = engine.names.iter().any(|name| names.contains(name)) || names.contains(engine.engine.endpoint());
+            let is_named =
+                engine.names.iter().any(|name| names.contains(name)) || names.contains(engine.engine.endpoint());
             let stays = is_named || engine.used.elapsed() < grace;
             if !stays {
                 tracing::debug!("nothing names the engine {} any more", engine.engine.endpoint());
@@ -159,7 +156,8 @@ impl Engines {
                 Err(error) => silent = silent.or(Some(error)),
             }
         }
-        let found = all.iter().map(async |engine| engine.container(&record.container_id).await.is_ok_and(|it| it.is_some()));
+        let found =
+            all.iter().map(async |engine| engine.container(&record.container_id).await.is_ok_and(|it| it.is_some()));
         for (engine, is_there) in all.iter().zip(join_all(found).await) {
             // One that has got another identity and still has its containers.
             if is_there {

@@ -61,7 +61,8 @@ impl Progress {
     /// no reason: another daemon would wait for it as well.
     pub fn stuck(&self) -> Option<String> {
         let state = self.state();
-        let busy = state.running.values().filter_map(|(object, begun, patience)| Some((object, patience.busy_since(*begun)?)));
+        let busy =
+            state.running.values().filter_map(|(object, begun, patience)| Some((object, patience.busy_since(*begun)?)));
         let hung = busy.filter(|(_, since)| since.elapsed() > HUNG).min_by_key(|(_, since)| *since);
         if let Some((object, since)) = hung {
             return Some(format!("the reconcile of {object} goes on for {} s", since.elapsed().as_secs()));

@@ -165,7 +165,7 @@ impl Engine {
         if let Some(identity) = self.inner.identity.get() {
             return Ok(identity.clone());
         }
-        let identity = self.inner.which.ask("", || self.identity_now()).await?;
+        let identity = Box::pin(self.inner.which.ask("", || self.identity_now())).await?;
         Ok(self.inner.identity.get_or_init(|| identity).clone())
     }
 
@@ -261,8 +261,7 @@ impl Engine {
     /// what the engine answers.
     pub(crate) fn client(&self, allowance: &Allowance) -> Result<Docker, Error> {
         let (address, allowance) = (self.address()?, allowance.clone());
-        let transport =
-            move |request: BollardRequest| wire::exchange(address.clone(), allowance.clone(), request);
+        let transport = move |request: BollardRequest| wire::exchange(address.clone(), allowance.clone(), request);
         let version = bollard::API_DEFAULT_VERSION;
         Docker::connect_with_custom_transport(transport, Some("http://localhost"), CLIENT_SECONDS, version)
             .map_err(|error| Error::from_bollard(self.endpoint(), error))

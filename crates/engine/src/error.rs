@@ -270,7 +270,8 @@ mod tests {
 
     #[test]
     fn what_an_engine_says_is_cut_and_moves_no_cursor() {
-        let Error::Rejected { message, .. } = Error::rejected(500, &format!("\u{1b}[2J{}", "ä".repeat(1 << 20))) else {
+        let Error::Rejected { message, .. } = Error::rejected(500, &format!("\u{1b}[2J{}", "ä".repeat(1 << 20)))
+        else {
             panic!("it is a refusal");
         };
         assert!(message.len() < LONGEST_MESSAGE + 10 && message.starts_with("\u{fffd}[2J") && message.ends_with("ä…"));

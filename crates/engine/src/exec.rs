@@ -39,7 +39,10 @@ impl FromStr for ExecId {
     fn from_str(text: &str) -> Result<Self, Error> {
         // It comes from the engine, and goes into URLs.
         if text.len() > 128 {
-            return limits::refuse(format!("{:?}… is not the ID of an exec", &text.chars().take(64).collect::<String>()));
+            return limits::refuse(format!(
+                "{:?}… is not the ID of an exec",
+                &text.chars().take(64).collect::<String>()
+            ));
         }
         limits::check_reference(text)?;
         Ok(Self(text.to_owned()))

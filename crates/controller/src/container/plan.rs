@@ -63,7 +63,9 @@ pub(crate) fn plan(container: &Container, us: Us<'_>, found: Option<&EngineConta
     let other = is_another(container, found);
     if makes(container) {
         match (whose(container, us, found), &other) {
-            (Whose::Strangers(whose), _) | (Whose::Usable(whose), Some(_)) => return Plan::Refuse(taken(&name, &whose)),
+            (Whose::Strangers(whose), _) | (Whose::Usable(whose), Some(_)) => {
+                return Plan::Refuse(taken(&name, &whose));
+            }
             (Whose::Ours, _) | (Whose::Usable(_), None) => {}
         }
     }

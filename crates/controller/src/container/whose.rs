@@ -81,7 +81,10 @@ pub(crate) fn whose(container: &Container, us: Us<'_>, found: &EngineContainer) 
         }
         (None, Some(_)) if was_ours || is_of_object(container, found) => {}
         (None, _) => {
-            return Whose::Usable(format!("an earlier release made it, maybe that of another oncelet ({})", to_adopt()));
+            return Whose::Usable(format!(
+                "an earlier release made it, maybe that of another oncelet ({})",
+                to_adopt()
+            ));
         }
     }
     if container.spec.mode == ContainerMode::Session && label(found, LABEL_SESSION) != us.session {

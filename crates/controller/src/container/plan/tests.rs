@@ -214,7 +214,8 @@ fn a_container_of_another_store_is_not_taken_and_the_way_to_adopt_it_is_told() {
     for object in [persistent(), changed(), object(ContainerMode::Session, "postgres:17")] {
         let trouble = refusal(planned(&object, Some(&theirs)));
         assert_eq!(trouble.reason, "NameTaken");
-        for part in ["theirs", "mode: existing", &format!("annotate --namespace default ctr db oncelet.dev/adopt={ID}")] {
+        for part in ["theirs", "mode: existing", &format!("annotate --namespace default ctr db oncelet.dev/adopt={ID}")]
+        {
             assert!(trouble.message.contains(part), "{}", trouble.message);
         }
         assert!(!removes(&object, US, &theirs));
