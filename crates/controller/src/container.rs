@@ -68,20 +68,20 @@ pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Act
     if let Err(refused) = policy::mounts(&ctx, &container).await {
         return refuse(&ctx, &container, refused.into()).await;
     }
-    let (found, store, has_runs) = match found(&ctx, &container).await {
+    let Known { found, store_uuid, has_runs } = match known(&ctx, &container).await {
         Ok(Some(known)) => known,
         // Another daemon of this store is making it anew.
         Ok(None) => return Ok(Action::requeue(STALE)),
         Err(error) => return publish(&ctx, &container, Err(Trouble::engine(&error)), None).await,
     };
     // One that another oncelet made may be taken over, too: see the adopt annotation.
-    let is_theirs = |found: &EngineContainer| label(found, LABEL_STORE) != store.as_deref();
+    let is_theirs = |found: &EngineContainer| label(found, LABEL_STORE) != store_uuid.as_deref();
     if (!plan::makes(&container) || found.as_ref().is_some_and(is_theirs))
         && let Err(trouble) = policy::adopt(&ctx, &container, found.as_ref()).await
     {
         return refuse(&ctx, &container, trouble).await;
     }
-    let us = Us { store: store.as_deref(), session: ctx.engines.session(), has_runs };
+    let us = Us { store: store_uuid.as_deref(), session: ctx.engines.session(), has_runs };
     let plan = plan(&container, us, found.as_ref());
     tracing::debug!(object = %container.name_any(), ?plan, "planned");
     let mut container = container;
@@ -93,20 +93,26 @@ pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Act
         };
     }
     let story = plan.story(&engine_name(&container));
-    match Box::pin(act(&ctx, &container, found, store, plan)).await? {
+    match Box::pin(act(&ctx, &container, found, store_uuid, plan)).await? {
         Some(result) => publish(&ctx, &container, result, story).await,
         None => Ok(Action::requeue(STALE)),
     }
 }
 
-/// The engine's container of the object's name with the labels that are its own, the UUID of the store, and whether that has runs in
-/// the container. A replacement that was cut off is settled before; `None` where that is another daemon's work now.
-async fn found(
-    ctx: &Ctx,
-    container: &Container,
-) -> Result<Option<(Option<EngineContainer>, Option<String>, bool)>, EngineError> {
+/// What has to be known for a plan.
+struct Known {
+    /// The engine's container of the object's name, with the labels that are its own.
+    found: Option<EngineContainer>,
+    /// The UUID of the store, where it can be opened.
+    store_uuid: Option<String>,
+    /// Whether the store has runs in the container.
+    has_runs: bool,
+}
+
+/// Looks. A replacement that was cut off is settled before; `None` where that is another daemon's work now.
+async fn known(ctx: &Ctx, container: &Container) -> Result<Option<Known>, EngineError> {
     let open = ctx.store.get().ok();
-    let store = open.as_ref().map(|store| store.uuid().to_string());
+    let store_uuid = open.as_ref().map(|store| store.uuid().to_string());
     let mut found = named(ctx, container).await?;
     let makes = plan::makes(container);
     let may_be_unsettled = found.as_ref().is_none_or(|found| label(found, LABEL_REPLACES).is_some());
@@ -114,20 +120,20 @@ async fn found(
         let Ok(Some(_right)) = open.exclusive(&owner(container)) else { return Ok(None) };
         // Looked at again: somebody may have settled it before it was our turn.
         found = named(ctx, container).await?;
-        let us = Us { store: store.as_deref(), session: ctx.engines.session(), has_runs: false };
+        let us = Us { store: store_uuid.as_deref(), session: ctx.engines.session(), has_runs: false };
         found = match replace::settle(ctx, container, us, found.as_ref()).await? {
             Some(theirs) => Some(theirs),
             None => named(ctx, container).await?,
         };
     }
     // Where the labels say that it is ours, the store need not be asked.
-    let is_plain = |found: &EngineContainer| label(found, LABEL_STORE) == store.as_deref();
+    let is_plain = |found: &EngineContainer| label(found, LABEL_STORE) == store_uuid.as_deref();
     let has_runs = match found.as_ref().filter(|found| makes && label(found, LABEL_OWNER).is_some() && !is_plain(found))
     {
         Some(found) => has_runs_in(open.as_ref(), found).await,
         None => false,
     };
-    Ok(Some((found, store, has_runs)))
+    Ok(Some(Known { found, store_uuid, has_runs }))
 }
 
 /// The engine's container of the object's name.
@@ -181,12 +187,12 @@ fn goes_with_its_object(container: &Container) -> bool {
 
 /// Removes what goes with a deleted object, and lets the object go.
 async fn end(ctx: &Ctx, container: &Container) -> Result<Action, Error> {
-    let (found, store, has_runs) = match found(ctx, container).await {
+    let Known { found, store_uuid, has_runs } = match known(ctx, container).await {
         Ok(Some(known)) => known,
         Ok(None) => return Ok(Action::requeue(STALE)),
         Err(error) => return publish(ctx, container, Err(Trouble::engine(&error)), None).await,
     };
-    let us = Us { store: store.as_deref(), session: ctx.engines.session(), has_runs };
+    let us = Us { store: store_uuid.as_deref(), session: ctx.engines.session(), has_runs };
     let found = found.filter(|found| removes(container, us, found));
     if found.is_some()
         && !plan::makes(container)

@@ -58,22 +58,18 @@ impl Sweeps {
             }
         }
         for (engine, runs) in left {
-            if !self.0.contains_key(&engine) {
-                let sweep = tokio::spawn(recover_each(ctx.clone(), store.clone(), runs));
-                self.0.insert(engine, AbortOnDropHandle::new(sweep));
-            }
+            self.0.entry(engine).or_insert_with(|| {
+                AbortOnDropHandle::new(tokio::spawn(recover_each(ctx.clone(), store.clone(), runs)))
+            });
         }
         let until = Instant::now() + MOMENTS;
         let mut all = Ok(());
         for engine in self.0.keys().cloned().collect::<Vec<_>>() {
             let Some(sweep) = self.0.get_mut(&engine) else { continue };
-            match tokio::time::timeout_at(until, sweep).await {
-                Ok(result) => {
-                    self.0.remove(&engine);
-                    // A defect in a look is one of the whole.
-                    all = all.and(result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
-                }
-                Err(_) => tracing::debug!("a look for abandoned runs goes on in the engine {engine:?}"),
+            if let Ok(result) = tokio::time::timeout_at(until, sweep).await {
+                self.0.remove(&engine);
+                // A defect in a look is one of the whole.
+                all = all.and(result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
             }
         }
         all

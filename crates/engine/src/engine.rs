@@ -168,7 +168,7 @@ impl Engine {
         if let Some(identity) = self.inner.identity.get() {
             return Ok(identity.clone());
         }
-        let identity = self.inner.which.ask("", || self.identity_now()).await?;
+        let identity = Box::pin(self.inner.which.ask("", || self.identity_now())).await?;
         Ok(self.inner.identity.get_or_init(|| identity).clone())
     }
 

@@ -65,7 +65,7 @@ async fn a_document_without_an_end_is_cut_off() {
             return;
         }
         let _ = stream.write_all(b"{\"Id\":\"").await;
-        while stream.write_all(&[b'a'; 65536]).await.is_ok() {}
+        while stream.write_all(&[b'a'; 8192]).await.is_ok() {}
     })
     .await;
     for error in [engine.container("c").await.unwrap_err(), engine.info().await.unwrap_err()] {
@@ -82,7 +82,7 @@ async fn an_event_without_an_end_is_cut_off() {
         if path.contains("/info") {
             let _ = stream.write_all(br#"{"SystemTime":"2026-01-01T00:00:00Z"}"#).await;
         }
-        while path.contains("/events") && stream.write_all(&[b'a'; 65536]).await.is_ok() {}
+        while path.contains("/events") && stream.write_all(&[b'a'; 8192]).await.is_ok() {}
     })
     .await;
     let mut events = Box::pin(engine.events());

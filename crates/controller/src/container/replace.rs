@@ -55,7 +55,7 @@ pub(super) async fn replace(
     let made = match ctx.engine.create_container(&new).await {
         Ok(made) => made,
         Err(error) => {
-            take_back(&ctx.engine, &new.name, old, runs(&old.state)).await?;
+            take_back(&ctx.engine, &new.name, old, is_stopped_first(old)).await?;
             return Err(error.into());
         }
     };
@@ -64,7 +64,7 @@ pub(super) async fn replace(
     if let Err(failure) = started {
         if !matches!(failure, Failure::GivenUp) {
             ctx.engine.remove_container(&made, false).await?;
-            take_back(&ctx.engine, &new.name, old, runs(&old.state)).await?;
+            take_back(&ctx.engine, &new.name, old, is_stopped_first(old)).await?;
         }
         return Err(failure);
     }
@@ -74,7 +74,7 @@ pub(super) async fn replace(
 }
 
 async fn start_instead(engine: &Engine, old: &EngineContainer, new: &ContainerId) -> Result<(), Failure> {
-    if runs(&old.state) {
+    if is_stopped_first(old) {
         engine.stop_container(&old.id, GRACE).await?;
     }
     pass("container-stopped")?;
@@ -92,6 +92,11 @@ async fn start_instead(engine: &Engine, old: &EngineContainer, new: &ContainerId
             Err(Failure::NoStart(Trouble { reason: RECREATE_FAILED, message }))
         }
     }
+}
+
+/// Whether the old container is stopped before the new one is started. A paused one cannot be, and does nothing meanwhile.
+fn is_stopped_first(old: &EngineContainer) -> bool {
+    matches!(old.state, ContainerState::Running { .. } | ContainerState::Restarting)
 }
 
 /// Makes the old container what it was before it was to be replaced.

@@ -74,7 +74,7 @@ pub(crate) async fn watch(ctx: Ctx, store: Store, run: Run, record: RunRecord, s
         acknowledged: 0,
         pause: SHORTLY,
     };
-    watch.run(step).await;
+    Box::pin(watch.run(step)).await;
 }
 
 struct Watch {
