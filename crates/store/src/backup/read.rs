@@ -87,10 +87,12 @@ pub(super) fn unpack(file: &Path, to: &StoreDir) -> Result<Unpacked, BackupError
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "words and errors alike")]
 fn not_a_backup(file: &Path, why: impl ToString) -> BackupError {
     BackupError::NotABackup { file: file.to_owned(), why: why.to_string() }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "words and errors alike")]
 fn damaged(file: &Path, why: impl ToString) -> BackupError {
     BackupError::Damaged { file: file.to_owned(), why: why.to_string() }
 }
