@@ -6,9 +6,9 @@ mod engine;
 mod host;
 mod machine;
 mod output;
-mod time;
 mod policy;
 mod servers;
+mod time;
 
 use crate::scenarios::scenarios;
 

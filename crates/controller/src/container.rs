@@ -31,8 +31,8 @@ use plan::{LABEL_KEY, LABEL_REPLACES, LABEL_UID, Plan, lifecycle_key, plan, remo
 use pull::Image;
 use replace::{Failure, replace};
 use status::{RECREATE_FAILED, Trouble, project};
-pub(crate) use whose::LABEL_OWNER;
-use whose::{LABEL_MADE, LABEL_SESSION, LABEL_STORE, LABELS, Us, label, owner};
+use whose::{LABEL_MADE, LABEL_SESSION, LABELS, Us, label, owner};
+pub(crate) use whose::{LABEL_OWNER, LABEL_STORE};
 
 /// The net under every lost event.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -173,7 +173,7 @@ async fn refuse(ctx: &Ctx, container: &Container, refused: Trouble) -> Result<Ac
         (true, false) => Ok(Action::await_change()),
         (true, true) => {
             let note = format!("its container, if there is one, stays as it is: {}", refused.message);
-            tracing::warn!(object = %plan::owner(container), "deleted, and {note}");
+            tracing::warn!(object = %owner(container), "deleted, and {note}");
             ctx.events.tell(container, event(EventType::Warning, "Reconcile", refused.reason, &note));
             finalizer::remove(ctx, container, REMOVE_FINALIZER).await
         }

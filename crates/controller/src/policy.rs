@@ -24,7 +24,7 @@ use crate::context::Ctx;
 
 use asks::{of_container, of_exec};
 pub use check::{Checked, check_container, check_exec};
-use target::Images;
+use target::{Images, Visitor};
 
 /// What the objects of all namespaces may use.
 #[derive(Clone, Debug)]
@@ -121,6 +121,11 @@ impl Policies {
     }
 }
 
+/// The UUID of the store, if it can be opened.
+fn store_uuid(ctx: &Ctx) -> Option<String> {
+    ctx.store.get().ok().map(|store| store.uuid().to_string())
+}
+
 /// Counts an object that is refused, once for each time that it is told.
 pub(crate) fn count_refusal(kind: &'static str, reason: &'static str) {
     metrics::counter!("oncelet_policy_refusals_total", "kind" => kind, "reason" => reason).increment(1);
@@ -179,7 +184,9 @@ pub(crate) async fn enter(
 ) -> Result<(), Blocked> {
     let Some(policy) = in_force(ctx)? else { return Ok(()) };
     let (namespace, engine) = (namespace(exec), engine_of_exec(ctx, exec));
-    let seen = target::see(&ctx.engine, &ctx.policies.images, &policy, &namespace, &engine, name, found).await;
+    let store = store_uuid(ctx);
+    let visitor = Visitor { policy: &policy, namespace: &namespace, engine: &engine, store: store.as_deref() };
+    let seen = target::see(&ctx.engine, &ctx.policies.images, visitor, name, found).await;
     let seen = seen.map_err(|error| blocked_by_engine(&error))?;
     let mut asks = vec![Ask::Enter(seen.target)];
     asks.extend(seen.made_with);
@@ -221,7 +228,9 @@ pub(crate) async fn adopt(ctx: &Ctx, container: &Container, found: Option<&Engin
     let Some(policy) = in_force(ctx)? else { return Ok(()) };
     let (namespace, engine) = (namespace(container), engine_of_container(container));
     let name = engine_name(container);
-    let seen = target::see(&ctx.engine, &ctx.policies.images, &policy, &namespace, &engine, &name, found).await;
+    let store = store_uuid(ctx);
+    let visitor = Visitor { policy: &policy, namespace: &namespace, engine: &engine, store: store.as_deref() };
+    let seen = target::see(&ctx.engine, &ctx.policies.images, visitor, &name, found).await;
     let seen = seen.map_err(|error| Trouble::engine(&error))?;
     let mut asks = asks::of_adoption(&container.spec, &seen.target);
     asks.extend(seen.made_with);

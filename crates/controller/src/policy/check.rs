@@ -8,8 +8,8 @@ use oncelet_core::policy::{Answer, Ask, DEFAULT_ENGINE, Policy, Target};
 use oncelet_engine::{Engine, Error as EngineError};
 
 use super::asks::{of_adoption, of_container, of_exec};
-use super::target::{Images, Seen, see};
-use crate::container::engine_name;
+use super::target::{Images, Seen, Visitor, see};
+use crate::container::{LABEL_STORE, engine_name};
 use crate::context::one_line;
 
 /// How long an engine may take to tell of a container.
@@ -119,7 +119,10 @@ async fn look(
     let looking = async {
         let engine = connect(engine)?;
         let found = engine.container(name).await?;
-        let seen = see(&engine, &Images::default(), policy, namespace, engine_name, name, found.as_ref()).await?;
+        // The store of whoever made it is taken for the daemon's.
+        let store = found.as_ref().and_then(|found| found.labels.get(LABEL_STORE)).map(String::as_str);
+        let visitor = Visitor { policy, namespace, engine: engine_name, store };
+        let seen = see(&engine, &Images::default(), visitor, name, found.as_ref()).await?;
         Ok::<_, EngineError>((seen, found.is_some()))
     };
     match tokio::time::timeout(PATIENCE, looking).await {

@@ -11,7 +11,7 @@ use oncelet_core::policy::{Ask, DEFAULT_ENGINE, Policy, Target};
 use oncelet_engine::{Container as EngineContainer, Engine, Error as EngineError};
 
 use super::asks::of_container;
-use crate::container::{LABEL_OWNER, LABEL_SPEC};
+use crate::container::{LABEL_MADE, LABEL_OWNER, LABEL_SPEC, LABEL_STORE};
 
 /// A container, as the policy is asked about it.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,42 +30,51 @@ type Labels = Arc<BTreeMap<String, String>>;
 /// How many images are remembered.
 const IMAGES: usize = 1000;
 
-/// Sees `found`, in `engine`, for an object of `namespace` that asks for `name`.
+/// Who wants to enter.
+#[derive(Clone, Copy)]
+pub(super) struct Visitor<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) namespace: &'a str,
+    /// The engine by the name that objects give it.
+    pub(super) engine: &'a str,
+    /// The UUID of the store, where that can be opened: another oncelet on the same engine may have namespaces of the same names.
+    pub(super) store: Option<&'a str>,
+}
+
+/// Sees `found`, in `engine`, for a visitor that asks for `name`.
 pub(super) async fn see(
     engine: &Engine,
     images: &Images,
-    policy: &Policy,
-    namespace: &str,
-    engine_name: &str,
+    visitor: Visitor<'_>,
     name: &str,
     found: Option<&EngineContainer>,
 ) -> Result<Seen, EngineError> {
     let Some(found) = found else {
         return Ok(Seen { target: Target { name: name.to_owned(), ..Target::default() }, made_with: Vec::new() });
     };
-    let labels_count = found.labels.contains_key(LABEL_OWNER) || policy.heeds_labels(namespace, engine_name);
+    let labels_count =
+        found.labels.contains_key(LABEL_OWNER) || visitor.policy.heeds_labels(visitor.namespace, visitor.engine);
     let image = if labels_count { images.labels_of(engine, found).await? } else { None };
-    Ok(describe(policy, namespace, found, image.as_deref()))
+    Ok(describe(visitor, found, image.as_deref()))
 }
 
 /// `image` are the labels of its image, where they are known and count.
-fn describe(
-    policy: &Policy,
-    namespace: &str,
-    found: &EngineContainer,
-    image: Option<&BTreeMap<String, String>>,
-) -> Seen {
+fn describe(visitor: Visitor<'_>, found: &EngineContainer, image: Option<&BTreeMap<String, String>>) -> Seen {
+    let Visitor { policy, namespace, store, .. } = visitor;
     // Where those of the image are not known, none can be told from them.
     let is_its = |(key, value): &(&String, &String)| image.is_some_and(|image| image.get(*key) != Some(*value));
     let labels = found.labels.iter().filter(is_its).map(|(key, value)| (key.clone(), value.clone())).collect();
     let mut target = Target { name: found.name.clone(), labels, ..Target::default() };
-    // What an image gave both was not made by oncelet.
-    let is_made = image.is_none() || [LABEL_OWNER, LABEL_SPEC].iter().any(|label| target.labels.contains_key(*label));
+    // What an image gave was not made by oncelet, also where the image was made from a container of ours.
+    let is_made =
+        image.is_none() || [LABEL_MADE, LABEL_OWNER, LABEL_SPEC].iter().any(|label| target.labels.contains_key(*label));
     let Some(owner) = found.labels.get(LABEL_OWNER).filter(|_| is_made) else {
         target.invites = invites(target.labels.get(ALLOW_NAMESPACES_LABEL));
         return Seen { target, made_with: Vec::new() };
     };
-    let declared = target.labels.get(LABEL_SPEC).and_then(|text| serde_json::from_str::<ContainerSpec>(text).ok());
+    let is_ours = image.is_some() && store.is_some() && found.labels.get(LABEL_STORE).map(String::as_str) == store;
+    let declared = found.labels.get(LABEL_SPEC).filter(|_| is_ours);
+    let declared = declared.and_then(|text| serde_json::from_str::<ContainerSpec>(text).ok());
     let (Some(spec), Some((made_for, object))) = (declared, owner.split_once('/')) else {
         // It is somebody's, and cannot be told whose: of a namespace without a name, which nobody is in.
         target.made_for = Some(String::new());
@@ -146,16 +155,21 @@ mod tests {
         }
     }
 
+    fn visitor<'a>(policy: &'a Policy, namespace: &'a str) -> Visitor<'a> {
+        Visitor { policy, namespace, engine: DEFAULT_ENGINE, store: Some("ours") }
+    }
+
     /// Whether an exec of `namespace` may enter it.
     fn enters(policy: &Policy, namespace: &str, found: &EngineContainer, image: &BTreeMap<String, String>) -> bool {
-        let seen = describe(policy, namespace, found, Some(image));
+        let seen = describe(visitor(policy, namespace), found, Some(image));
         let mut asks = vec![Ask::Enter(seen.target)];
         asks.extend(seen.made_with);
         policy.answer(namespace, DEFAULT_ENGINE, asks).iter().all(|answer| answer.grant.is_some())
     }
 
     fn made_for(owner: &str, spec: &Value) -> EngineContainer {
-        let mut all = labels(&[(LABEL_OWNER, owner), (LABEL_SPEC, &spec.to_string())]);
+        let mut all =
+            labels(&[(LABEL_OWNER, owner), (LABEL_SPEC, &spec.to_string()), (LABEL_STORE, "ours"), (LABEL_MADE, "1")]);
         for label in spec["labels"].as_array().into_iter().flatten() {
             all.insert(label["key"].as_str().unwrap().to_owned(), label["value"].as_str().unwrap().to_owned());
         }
@@ -188,6 +202,26 @@ mod tests {
     }
 
     #[test]
+    fn what_another_oncelet_made_is_of_no_namespace_here() {
+        let plain = policy(json!([serde_json::from_str::<Value>(MAY_MAKE).unwrap()]));
+        let mut theirs = made_for("a/db", &json!({"image": "x"}));
+        // One that was made from an image of itself is still its own.
+        assert!(enters(
+            &plain,
+            "a",
+            &theirs,
+            &labels(&[(LABEL_OWNER, "a/db"), (LABEL_STORE, "ours"), (LABEL_MADE, "0")])
+        ));
+        for store in [Some("theirs"), None] {
+            match store {
+                Some(store) => theirs.labels.insert(LABEL_STORE.into(), store.into()),
+                None => theirs.labels.remove(LABEL_STORE),
+            };
+            assert!(!enters(&plain, "a", &theirs, &BTreeMap::new()), "{store:?}");
+        }
+    }
+
+    #[test]
     fn names_and_labels_that_another_namespace_chose_open_nothing() {
         let policy =
             may_make(json!({"namespaces": ["a"], "engineContainers": [{"name": "db"}, {"labels": {"team": "a"}}]}));
@@ -197,7 +231,7 @@ mod tests {
         let of_b = json!({"image": "x", "labels": [{"key": "team", "value": "a"}]});
         assert!(!enters(&policy, "a", &made_for("b/db", &of_b), &none));
         // And nobody knows whose it is where the image is gone.
-        let seen = describe(&policy, "a", &made_for("b/db", &of_b), None);
+        let seen = describe(visitor(&policy, "a"), &made_for("b/db", &of_b), None);
         assert_eq!(seen.target.made_for.as_deref(), Some(""));
     }
 
