@@ -168,11 +168,12 @@ pub(crate) async fn is_run_store(conn: &mut SqliteConnection) -> Result<bool, sq
     Ok(application == APPLICATION_ID)
 }
 
-/// The tables, indexes, triggers and views of a database: their kinds, names and text, but for SQLite's own.
+/// The tables, indexes, triggers and views of a database: their kinds, names and text, but for SQLite's own, and for the table of the
+/// migrator, whose text is not ours.
 pub(crate) async fn schema_of(conn: &mut SqliteConnection) -> Result<Vec<(String, String, String)>, sqlx::Error> {
     sqlx::query_as(
         "SELECT type, name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
-         ORDER BY type, name",
+           AND (type, name) <> ('table', '_sqlx_migrations') ORDER BY type, name",
     )
     .fetch_all(conn)
     .await
