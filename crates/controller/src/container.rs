@@ -31,8 +31,8 @@ use plan::{LABEL_KEY, LABEL_REPLACES, LABEL_UID, Plan, lifecycle_key, plan, remo
 use pull::Image;
 use replace::{Failure, replace};
 use status::{RECREATE_FAILED, Trouble, project};
-use whose::{LABEL_MADE, LABEL_SESSION, LABELS, Us, label, owner};
-pub(crate) use whose::{LABEL_OWNER, LABEL_STORE};
+pub(crate) use whose::{LABEL_MADE, LABEL_OWNER, LABEL_STORE};
+use whose::{LABEL_SESSION, LABELS, Us, label, owner};
 
 /// The net under every lost event.
 const RESYNC: Duration = Duration::from_mins(5);

@@ -13,7 +13,12 @@ fn frame() -> impl Strategy<Value = Frame> {
         message().prop_map(Frame::Unusable),
         message().prop_map(Frame::Abandoned),
         message().prop_map(Frame::StdinIncomplete),
-        any::<u32>().prop_map(|version| Frame::Hello(Hello { version })),
+        (any::<[u32; 3]>(), any::<Option<String>>()).prop_map(|([version, uid, gid], problem)| Frame::Hello(Hello {
+            version,
+            uid,
+            gid,
+            problem
+        })),
         (any::<i32>(), any::<String>())
             .prop_map(|(errno, message)| Frame::FailedToStart(StartFailure { errno, message })),
         (any::<u64>(), any::<u64>(), "[0-9a-f]{0,20}", any::<i32>()).prop_map(|(bytes, kept, tail, code)| {
