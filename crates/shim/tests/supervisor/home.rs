@@ -96,7 +96,7 @@ fn what_is_no_gate_in_the_place_of_one_starts_nothing_until_it_is_forgotten() {
         unusable(&tell(Task::Stop { place: place.clone(), by: StopReason::Stop, grace_seconds: 0 }, &[]));
         unusable(&tell(Task::Clean { places: vec![place.clone()] }, &[]));
         let before = starts(&disk);
-        assert_eq!(tell(Task::Forget { place }, &[]), [Frame::Done], "{run}");
+        assert_eq!(tell(Task::Forget { places: vec![place] }, &[]), [Frame::Done], "{run}");
         assert_eq!(exit(&start(&disk, run)).end, End::Code(0), "{run}");
         assert_eq!(starts(&disk), before + 1);
     }
@@ -129,7 +129,7 @@ fn what_is_no_part_of_a_record_in_the_place_of_one_is_not_waited_for() {
         let task = Task::Stop { place: place.clone(), by: StopReason::Stop, grace_seconds: 0 };
         assert!(matches!(tell(task, &[])[..], [Frame::Done | Frame::Unusable(_)]), "{run}");
         assert_eq!(tell(Task::Clean { places: vec![place.clone()] }, &[]), [Frame::Done], "{run}");
-        assert_eq!(tell(Task::Forget { place: place.clone() }, &[]), [Frame::Done], "{run}");
+        assert_eq!(tell(Task::Forget { places: vec![place.clone()] }, &[]), [Frame::Done], "{run}");
         assert!(!Path::new(&place.gate()).exists());
         assert_eq!(starts(&disk), before);
     }
