@@ -1,5 +1,6 @@
 //! Reads what supervisors left on a container's disk, from outside: also while the container does not run.
 
+use std::borrow::Cow;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -138,7 +139,7 @@ impl Engine {
         }
         if !self.has_list(container, place).await? {
             match Box::pin(self.supervise(container, Some("0"))).await {
-                Err(error) if matches!(error, Error::NotSupervisable { .. }) => {}
+                Err(Error::NotSupervisable { .. }) => {}
                 Err(error) if error.kind() == ErrorKind::ContainerNotRunning => {}
                 supervised => drop(supervised?),
             }
@@ -384,7 +385,7 @@ fn find_part(archive: &[u8], owners: &Owners, is_it: impl Fn(&Path) -> bool) -> 
     for entry in entries {
         // What cannot be read is the end of it.
         let Ok(mut entry) = entry else { return Part::Absent };
-        let Some(path) = entry.path().ok().filter(|path| is_it(path)).map(|path| path.into_owned()) else { continue };
+        let Some(path) = entry.path().ok().filter(|path| is_it(path)).map(Cow::into_owned) else { continue };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let (kind, owner, size) = (entry.header().entry_type(), entry.header().uid().unwrap_or(u64::MAX), entry.size());
         if !kind.is_file() {

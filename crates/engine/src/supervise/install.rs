@@ -140,7 +140,8 @@ impl Engine {
             return Err(impossible(container, "this build of oncelet carries none: it was not built for Linux"));
         }
         let place = Place::new(container.as_str(), "");
-        if !is_there && !(self.has_program(container).await? && self.has_list(container, &place).await?) {
+        let is_there = is_there || self.has_program(container).await? && self.has_list(container, &place).await?;
+        if !is_there {
             self.make(supervisor, &place).await?;
         }
         let mut made = false;
