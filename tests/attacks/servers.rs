@@ -175,13 +175,15 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// `GET https://x/`, in the static table.
 const REQUEST: &[u8] = b"\x82\x87\x84\x41\x01x";
 
+/// What it is called, and the frames of each step.
+type Flood<'a> = (&'a str, Box<dyn Fn(u32) -> Vec<u8> + 'a>);
+
 /// Each flood goes on until the server hangs up, or for so many frames.
 pub(crate) fn http2_floods_end_their_connection_and_nothing_else(world: &mut World) {
     let ports = start(world);
     let (pid, api) = (world.daemon_pid(), Api::of(world));
     let db = world.container("db");
     let odd = |number: u32| number * 2 + 1;
-    type Flood<'a> = (&'a str, Box<dyn Fn(u32) -> Vec<u8> + 'a>);
     let floods: [Flood<'_>; 6] = [
         (
             "requests that are taken back at once",
@@ -235,7 +237,7 @@ pub(crate) fn small_bodies_that_would_grow_are_refused(world: &mut World) {
             json!({"op": "move", "from": "/x", "path": "/data/x"}),
         ]
     });
-    let laughs = (1..40).map(|level| format!("l{level}: &l{level} [*l{0}, *l{0}]\n", level - 1)).collect::<String>();
+    let laughs: Vec<_> = (1..40).map(|level| format!("l{level}: &l{level} [*l{0}, *l{0}]\n", level - 1)).collect();
     let fields = (0..100_000).map(|at| format!("\"u{at}\":0")).collect::<Vec<_>>().join(",");
     let rule = |rule: String| {
         let schema = json!({"type": "object", "x-kubernetes-validations": [{"rule": rule}]});
@@ -252,7 +254,7 @@ pub(crate) fn small_bodies_that_would_grow_are_refused(world: &mut World) {
         ("moves into what was moved", "PATCH", &one, patch, json!(moved.collect::<Vec<_>>()).to_string()),
         ("deep lists", "POST", &maps, json_type, "[".repeat(3_000_000)),
         ("deep YAML", "POST", &maps, "application/yaml", "[".repeat(3_000_000)),
-        ("a billion laughs", "POST", &maps, "application/yaml", format!("l0: &l0 [a, a]\n{laughs}")),
+        ("a billion laughs", "POST", &maps, "application/yaml", format!("l0: &l0 [a, a]\n{}", laughs.concat())),
         ("unknown fields", "POST", &maps, json_type, format!("{{{fields}}}")),
         ("fields below a long name", "POST", &maps, json_type, format!("{{\"{long}\":{{{fields}}}}}")),
         ("a rule in parentheses", "POST", definitions, json_type, rule("(".repeat(1_000_000))),
