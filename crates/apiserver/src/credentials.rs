@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(crate) struct Credentials {
     current: RwLock<Arc<Current>>,
     /// Held while they are read and replaced, with the time before which certificates are not made again.
     changing: Mutex<Option<Instant>>,
+    /// Whether the kubeconfig has older ones.
+    is_unpublished: AtomicBool,
 }
 
 /// Where credentials are kept, and for whom.
@@ -81,16 +84,21 @@ impl Stamp {
 impl From<Token> for Credentials {
     fn from(token: Token) -> Self {
         let current = Current { token, revoked: CancellationToken::new(), identity: None, stamp: None };
-        Self { home: None, current: RwLock::new(Arc::new(current)), changing: Mutex::new(None) }
+        Self::new(None, current)
     }
 }
 
 impl Credentials {
     /// Reads what is kept, makes what is missing, and writes the kubeconfig.
     pub(crate) fn load(home: Home) -> Result<Self, Error> {
-        let current = home.read(CancellationToken::new())?;
+        let current = home.read((home.now)())?;
         home.publish(&current)?;
-        Ok(Self { home: Some(home), current: RwLock::new(Arc::new(current)), changing: Mutex::new(None) })
+        Ok(Self::new(Some(home), current))
+    }
+
+    fn new(home: Option<Home>, current: Current) -> Self {
+        let current = RwLock::new(Arc::new(current));
+        Self { home, current, changing: Mutex::new(None), is_unpublished: AtomicBool::new(false) }
     }
 
     /// The credentials as they were when it was last looked.
@@ -116,37 +124,49 @@ impl Credentials {
             return Some(Change::Rotated);
         }
         let good = current.identity.as_ref()?.good;
-        (!good.holds((home.now)())).then_some(Change::Ended)
+        if !good.holds((home.now)()) {
+            return Some(Change::Ended);
+        }
+        self.is_unpublished.load(Ordering::Relaxed).then_some(Change::Unpublished)
     }
 
     fn refresh(&self) {
         let mut not_before = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // Another request may have been faster.
         let (Some(home), Some(change)) = (&self.home, self.change()) else { return };
-        if change == Change::Ended && not_before.is_some_and(|moment| Instant::now() < moment) {
+        if change != Change::Rotated && not_before.is_some_and(|moment| Instant::now() < moment) {
             return;
         }
-        let old = self.current();
-        let revoked = match change {
-            Change::Rotated => CancellationToken::new(),
-            Change::Ended => old.revoked.clone(),
-        };
-        let done = home.read(revoked).map(|new| {
-            let new = Arc::new(new);
-            *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
-            if change == Change::Rotated {
-                tracing::info!("the credentials were rotated; connections with the old ones are cut");
-                old.revoked.cancel();
-            }
-            new
+        let now = (home.now)();
+        let done = if change == Change::Unpublished { Ok(self.current()) } else { self.take(home, now) };
+        let done = done.and_then(|new| {
+            let published = home.publish(&new);
+            self.is_unpublished.store(published.is_err(), Ordering::Relaxed);
+            published.map(|()| new)
         });
-        let failed = done.and_then(|new| home.publish(&new));
-        if let Err(error) = &failed {
+        if let Err(error) = &done {
             let error = error as &dyn std::error::Error;
             tracing::error!(error, "the credentials cannot be renewed; it is tried again");
         }
-        // Nor is it tried with each request where the clock makes new ones useless, too.
-        *not_before = (failed.is_err() || self.change().is_some()).then(|| Instant::now() + RETRY);
+        // Nor is it tried with each request where new ones are of no use by this clock, either.
+        let helps = done.is_ok_and(|new| new.identity.as_ref().is_none_or(|it| it.good.holds(now)));
+        *not_before = (!helps).then(|| Instant::now() + RETRY);
+    }
+
+    /// Takes what is kept, or has to be made anew, as the current ones.
+    fn take(&self, home: &Home, now: Timestamp) -> Result<Arc<Current>, Error> {
+        let (old, mut new) = (self.current(), home.read(now)?);
+        let is_rotated = new.stamp != old.stamp;
+        if !is_rotated {
+            new.revoked = old.revoked.clone();
+        }
+        let new = Arc::new(new);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
+        if is_rotated {
+            tracing::info!("the credentials were rotated; connections with the old ones are cut");
+            old.revoked.cancel();
+        }
+        Ok(new)
     }
 }
 
@@ -156,6 +176,8 @@ enum Change {
     Rotated,
     /// A certificate is about to end, or not valid by the clock.
     Ended,
+    /// The kubeconfig could not be written.
+    Unpublished,
 }
 
 impl Home {
@@ -163,11 +185,12 @@ impl Home {
         self.state_dir.join(TOKEN)
     }
 
-    fn read(&self, revoked: CancellationToken) -> Result<Current, Error> {
+    fn read(&self, now: Timestamp) -> Result<Current, Error> {
         let _lock = lock(&self.state_dir)?;
-        let identity = tls::identity(&self.state_dir, self.listen, (self.now)())?;
+        let identity = tls::identity(&self.state_dir, self.listen, now)?;
         let token = Token::kept(&self.token())?;
-        Ok(Current { token, revoked, identity: Some(identity), stamp: Stamp::of(&self.token()) })
+        let (revoked, stamp) = (CancellationToken::new(), Stamp::of(&self.token()));
+        Ok(Current { token, revoked, identity: Some(identity), stamp })
     }
 
     fn publish(&self, current: &Current) -> Result<(), Error> {

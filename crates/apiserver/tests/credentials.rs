@@ -67,8 +67,8 @@ async fn a_server_goes_on_past_the_end_of_its_certificates() {
     // The clock goes back behind all certificates: they are of no use then.
     DAYS.store(-800, Ordering::Relaxed);
     eventually("the authority is made anew", || kubeconfig(&path)["clusters"] != after["clusters"]).await;
-    DAYS.store(0, Ordering::Relaxed);
     let last = kubeconfig(&path);
+    DAYS.store(0, Ordering::Relaxed);
     eventually("the certificates are made anew", || kubeconfig(&path)["users"][1] != last["users"][1]).await;
     answers(&server.client().await).await.unwrap();
     server.stop().await;
