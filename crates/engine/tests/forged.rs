@@ -18,6 +18,7 @@ on_each_engine! {
     a_record_that_its_own_user_damages_costs_nothing_and_starts_nothing,
     a_program_that_removes_its_record_is_told_of,
     each_user_of_a_container_has_a_directory_and_gates_of_its_own,
+    what_is_not_the_supervisor_is_not_run_in_its_place,
 }
 
 const RUN: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -253,4 +254,17 @@ async fn each_user_of_a_container_has_a_directory_and_gates_of_its_own(engine: E
     for user in [None, Some("root"), Some("1002"), Some("nobody")] {
         assert_eq!(another.read_record(&container.id, RUN, user).await.unwrap(), None, "{user:?}");
     }
+}
+
+async fn what_is_not_the_supervisor_is_not_run_in_its_place(engine: Engine) {
+    let container = Waiting::named(engine.clone(), "gate-program").await;
+    engine.supervise(&container.id, None).await.unwrap();
+    let forge = "cd /.oncelet && for it in shim-*; do rm $it; printf '#!/bin/busybox sh\necho ran >> /tmp/forged' > $it; \
+                 chmod 755 $it; chown 1000 $it; done";
+    assert_eq!(container.sh(forge).await.exit_code(), 0);
+    // One who has not been here before.
+    let another = Engine::connect(&engine.endpoint().parse().unwrap()).unwrap();
+    another.supervise(&container.id, None).await.unwrap();
+    assert_eq!(container.sh("ls /tmp/forged").await.text(), "");
+    assert_eq!(code(&run(&container, RUN, &sh("exit 3")).await), End::Code(3));
 }
