@@ -73,8 +73,8 @@ pub(crate) fn words_from_a_container_are_short_and_command_no_terminal(world: &m
     let words = format!("owned \u{1b}]0;title\u{7}\u{1b}[2J\r\n\u{9b}31m\u{202e}{}", "x".repeat(100_000));
     // A frame that says that the run was abandoned, through the pipe that the supervisor, the program's parent, writes to.
     let words = json!({"message": words}).to_string();
-    let length = u32::try_from(words.len()).unwrap().to_be_bytes();
-    let head: String = length.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    let [a, b, c, d] = u32::try_from(words.len()).unwrap().to_be_bytes();
+    let head = format!("\\{a:03o}\\{b:03o}\\{c:03o}\\{d:03o}");
     db.install("/data/words", &words);
     world.apply_exec("liar", &db, &sh(&format!("while [ ! -e /data/go ]; do sleep 0.05; done; (printf 'A{head}'; cat /data/words) > /proc/$PPID/fd/1; sleep 1000")));
     // Not in the middle of what the supervisor itself says.

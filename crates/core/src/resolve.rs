@@ -218,9 +218,10 @@ pub fn resolve(program: &Program, sources: &Sources) -> Result<Resolved, Missing
             None => return Err(wrong("was not read".into())),
         };
         for (name, value) in dotenv::parse(text).map_err(|error| wrong(error.to_string()))? {
-            let value = match sources.env_files_visible {
-                true => Value::plain(value),
-                false => Value::secret(value, &format!("env file {path}/{name}")),
+            let value = if sources.env_files_visible {
+                Value::plain(value)
+            } else {
+                Value::secret(value, &format!("env file {path}/{name}"))
             };
             env.set(&name, value)?;
         }
@@ -360,12 +361,11 @@ impl Environment {
 
     fn set(&mut self, name: &str, value: Value) -> Result<(), MissingInput> {
         self.add(&value)?;
-        match self.places.get(name) {
-            Some(place) => self.values[*place].1 = value,
-            None => {
-                self.places.insert(name.to_owned(), self.values.len());
-                self.values.push((name.to_owned(), value));
-            }
+        if let Some(place) = self.places.get(name) {
+            self.values[*place].1 = value;
+        } else {
+            self.places.insert(name.to_owned(), self.values.len());
+            self.values.push((name.to_owned(), value));
         }
         Ok(())
     }

@@ -300,6 +300,33 @@ mod tests {
     }
 
     #[test]
+    fn a_description_from_a_container_cannot_ask_for_more_than_its_object() {
+        let of = |log_limit| Description {
+            key: crate::RunKey {
+                ident: "c".into(),
+                name: crate::RunName::of_object("team", "seed"),
+                token: String::new(),
+            },
+            object_uid: "uid".into(),
+            program: Program::default(),
+            effective: Effective::default(),
+            log_limit,
+            claimed_at: at(1),
+            container_started_at: None,
+        };
+        let default = Some(DEFAULT_LOG_LIMIT);
+        for (described, wanted, kept) in [
+            (Some(1000), Some(5), Some(1000)),
+            (Some(0), default, Some(0)),
+            (Some(u64::MAX), Some(5), default),
+            (Some(u64::MAX), Some(1 << 40), Some(1 << 40)),
+            (None, None, default),
+        ] {
+            assert_eq!(of(described).log_limit_within(wanted), kept, "{described:?} {wanted:?}");
+        }
+    }
+
+    #[test]
     fn nothing_starts_behind_a_closed_gate() {
         for state in [starting(), running()] {
             for gate in [closed_gate(), Gate::Closed { claimed_at: None, started_at: None, container_started_at: None }]

@@ -154,7 +154,18 @@ pub(crate) fn a_log_limit_keeps_the_beginning_and_counts_the_rest(world: &mut Wo
     let stdout = world.run("limited", &db, &spec)["stdout"].clone();
     assert_eq!((&stdout["bytes"], &stdout["truncated"]), (&19.into(), &true.into()));
     assert!(stdout["tail"].as_str().unwrap().ends_with("the end\n"), "{stdout}");
-    assert_eq!(world.oncelet(&["logs", "limited", "--stdout"]).unwrap(), "0123");
+    // The end is kept besides, and nothing is missing between.
+    assert_eq!(world.oncelet(&["logs", "limited", "--stdout"]).unwrap(), "0123456789\nthe end\n");
+    assert_eq!(stdout["missingBytes"], serde_json::Value::Null);
+
+    spec["args"] = sh("yes 0123456789 | head -n 2000; echo the end")["args"].clone();
+    let stdout = world.run("longer", &db, &spec)["stdout"].clone();
+    assert_eq!((&stdout["bytes"], &stdout["missingBytes"]), (&22_008.into(), &(22_008 - 4 - 8192).into()), "{stdout}");
+    let log = world.oncelet(&["logs", "longer", "--stdout"]).unwrap();
+    let (head, tail) = log.split_once("\n[oncelet: 13812 bytes are missing here").unwrap();
+    assert!(head == "0123" && tail.ends_with("0123456789\nthe end\n"), "{log}");
+    let shown = world.oncelet(&["runs", "show", "longer"]).unwrap();
+    assert!(shown.contains("22008 bytes, 13812 of them not kept"), "{shown}");
 }
 
 pub(crate) fn the_daemon_ends_well_on_both_signals(world: &mut World) {

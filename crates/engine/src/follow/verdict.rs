@@ -168,6 +168,7 @@ impl Case {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "made for it")]
 fn failed_to_start(message: String) -> ExecEnd {
     // It came over the program's own stream.
     ExecEnd::FailedToStart { reason: start_failure::reason(&message), message: shown(&message) }

@@ -255,8 +255,8 @@ impl Engine {
 
 /// What is wrong with an archive: what breaks its way here may pass, what it is stays.
 fn broken(endpoint: &str, error: io::Error) -> Error {
-    let is_way =
-        error.get_ref().is_some_and(|source| source.is::<Error>()) || error.kind() == io::ErrorKind::UnexpectedEof;
+    let came_of = error.get_ref().and_then(|source| source.downcast_ref::<Error>());
+    let is_way = came_of.is_some() || error.kind() == io::ErrorKind::UnexpectedEof;
     if is_way { Error::unreachable(endpoint, error) } else { Error::protocol(endpoint, error) }
 }
 

@@ -126,7 +126,7 @@ impl LogWriter {
         };
         let truncated = self.summary.truncated || kept < self.summary.kept;
         let tail = if self.silent { Vec::new() } else { self.summary.tail };
-        Ok(LogSummary { kept, truncated, crc32c, tail, ..self.summary }.trimmed())
+        Ok(LogSummary { kept, truncated, tail, crc32c, ..self.summary }.trimmed())
     }
 
     async fn append(&mut self) -> Result<(), StoreError> {
