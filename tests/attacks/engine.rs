@@ -199,10 +199,12 @@ pub(crate) fn what_cannot_be_made_anew_stays_as_it_was(world: &mut World) {
     };
     // It cannot be made: the old one has not even stopped.
     replace_with(&|spec| {
-        spec["volumeMounts"] = json!([{"type": "bind", "source": "/no/such/directory", "target": "/mnt"}]);
+        let mount = json!({"type": "volume", "target": "/mnt"});
+        spec["volumeMounts"] = json!([mount, mount]);
     });
-    eventually("what is missing is told of", || {
-        world.object("ctr", "db")["status"]["message"].as_str()?.contains("/no/such/directory").then_some(())
+    eventually("what is wrong is told of", || {
+        let message = world.object("ctr", "db")["status"]["message"].as_str()?.to_lowercase();
+        message.contains("duplicate mount").then_some(())
     });
     eventually("the old one has its name", || (db.id() == id).then_some(()));
     assert_eq!((db.is_running(), inspect(&db.name, "{{.State.StartedAt}}")), (true, started));
