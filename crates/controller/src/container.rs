@@ -291,7 +291,7 @@ async fn recreate(
             is_there.then(|| Err(Trouble::engine(&error)))
         }
         Err(Failure::Engine(error)) => Some(Err(Trouble::engine(&error))),
-        Err(Failure::NoStart(trouble)) => Some(Err(trouble)),
+        Err(Failure::Refused(trouble)) => Some(Err(trouble)),
         Err(Failure::GivenUp) => None,
     }
 }

@@ -26,8 +26,8 @@ use crate::context::{Ctx, one_line};
 pub(super) enum Failure {
     /// It may be tried again.
     Engine(Error),
-    /// The new container does not start, and each try stops the old one.
-    NoStart(Trouble),
+    /// The new container cannot be made or started. Each try disturbs the old one, and calls for the next by its own events.
+    Refused(Trouble),
     /// A test has it given up.
     GivenUp,
 }
@@ -56,7 +56,10 @@ pub(super) async fn replace(
         Ok(made) => made,
         Err(error) => {
             take_back(&ctx.engine, &new.name, old, is_stopped_first(old)).await?;
-            return Err(error.into());
+            return Err(match error {
+                error @ Error::Unreachable { .. } => error.into(),
+                error => refused(old, "made", &error),
+            });
         }
     };
     pass("container-created")?;
@@ -82,16 +85,18 @@ async fn start_instead(engine: &Engine, old: &EngineContainer, new: &ContainerId
         Ok(()) => Ok(()),
         // Whether it was started is not known: the next look tells.
         Err(error @ Error::Unreachable { .. }) => Err(error.into()),
-        Err(error) => {
-            let message = format!(
-                "the new container {} cannot be started, and the old one is kept: {}; change the object, or delete and apply it \
-                 again, for another try",
-                old.name,
-                one_line(&error)
-            );
-            Err(Failure::NoStart(Trouble { reason: RECREATE_FAILED, message }))
-        }
+        Err(error) => Err(refused(old, "started", &error)),
     }
+}
+
+fn refused(old: &EngineContainer, what: &str, error: &Error) -> Failure {
+    let message = format!(
+        "the new container {} cannot be {what}, and the old one is kept: {}; change the object, or delete and apply it again, for \
+         another try",
+        old.name,
+        one_line(error)
+    );
+    Failure::Refused(Trouble { reason: RECREATE_FAILED, message })
 }
 
 /// Whether the old container is stopped before the new one is started. A paused one cannot be, and does nothing meanwhile.
