@@ -159,7 +159,8 @@ fn quoted_keys(yaml: &str) -> String {
         while let Some(next) = chars.next_if(char::is_ascii_alphabetic) {
             word.push(next);
         }
-        if word == "true" { json.push_str(&word) } else { json.push_str(&format!("{word:?}")) }
+        let quote = if word == "true" { "" } else { "\"" };
+        json.extend([quote, &word, quote]);
     }
     json
 }
