@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[expect(clippy::needless_pass_by_value, reason = "to be called with what is written there")]
 fn policy(rules: Value) -> Policy {
     serde_json::from_value(json!({"apiVersion": "oncelet.dev/v1alpha1", "kind": "Policy", "rules": rules})).unwrap()
 }
