@@ -106,12 +106,11 @@ fn parse(text: &str) -> Result<Policy> {
 
 /// Prints what the objects of a file are allowed, and whether that is all they ask for.
 pub(crate) async fn check(args: PolicyCheck) -> Result<bool> {
-    let policy = match &args.policy {
-        Some(file) => parse(&read(file).await?).with_context(|| cannot_be_used(file))?,
-        None => {
-            println!("without --policy nothing is allowed\n");
-            Policy::default()
-        }
+    let policy = if let Some(file) = &args.policy {
+        parse(&read(file).await?).with_context(|| cannot_be_used(file))?
+    } else {
+        println!("without --policy nothing is allowed\n");
+        Policy::default()
     };
     let objects = objects(&args.file)?;
     let default: Endpoint = args.engine.engine.clone();
@@ -119,7 +118,7 @@ pub(crate) async fn check(args: PolicyCheck) -> Result<bool> {
         let endpoint = name.map_or(Ok(default.clone()), str::parse)?;
         Engine::connect(&endpoint)
     };
-    let containers: Vec<_> = objects.iter().filter_map(Object::as_container).cloned().collect();
+    let containers: Vec<_> = objects.iter().filter_map(Object::as_container).cloned().collect::<Vec<Container>>();
     let mut is_allowed = true;
     for object in &objects {
         let (kind, name, own) = object.title();
@@ -154,8 +153,8 @@ pub(crate) async fn check(args: PolicyCheck) -> Result<bool> {
 }
 
 enum Object {
-    Container(Container),
-    Exec(ContainerExec),
+    Container(Box<Container>),
+    Exec(Box<ContainerExec>),
 }
 
 impl Object {
@@ -188,8 +187,8 @@ fn objects(file: &Path) -> Result<Vec<Object>> {
         let group = it.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
         let is_ours = group == format!("{}/{}", oncelet_api::GROUP, oncelet_api::VERSION);
         match (is_ours, kind.as_str()) {
-            (true, "Container") => objects.push(Object::Container(Container::deserialize(it)?)),
-            (true, "ContainerExec") => objects.push(Object::Exec(ContainerExec::deserialize(it)?)),
+            (true, "Container") => objects.push(Object::Container(Box::new(Container::deserialize(it)?))),
+            (true, "ContainerExec") => objects.push(Object::Exec(Box::new(ContainerExec::deserialize(it)?))),
             (_, "List") => {
                 if let Some(Value::Array(items)) = it.get_mut("items").map(Value::take) {
                     waiting.extend(items.into_iter().rev());

@@ -53,11 +53,10 @@ pub(crate) async fn reconcile(exec: Arc<ContainerExec>, ctx: Ctx) -> Result<Acti
     // Before its engine is known: an address that is not allowed is not even connected to.
     let allowed = policy::exec(&ctx, &exec).await;
     match finalizer::phase(&exec) {
-        Phase::Lives | Phase::Ends => {}
         Phase::Gone => return Ok(Action::await_change()),
         // The change comes back through the watch.
         Phase::NeedsFinalizer if allowed.is_ok() => return finalizer::add(&ctx, exec.as_ref(), KILL_FINALIZER).await,
-        Phase::NeedsFinalizer => {}
+        Phase::Lives | Phase::Ends | Phase::NeedsFinalizer => {}
     }
     if observe::is_about_to_be_known(&ctx, &exec) {
         // What is found wakes us.

@@ -352,15 +352,12 @@ fn cut_rule<'a>(namespace: &str, asks: impl Iterator<Item = &'a Ask>, cut: impl 
             None => fields.push((field, vec![cut(value)])),
         }
     }
-    let mut rule = format!("{{namespaces: [{namespace:?}]");
-    for (field, mut values) in fields {
+    let fields = fields.into_iter().map(|(field, mut values)| {
         values.dedup();
         let values = values.join(", ");
-        let list = if values.starts_with("true") { values } else { format!("[{values}]") };
-        rule.push_str(&format!(", {field}: {list}"));
-    }
-    rule.push('}');
-    rule
+        if values.starts_with("true") { format!(", {field}: {values}") } else { format!(", {field}: [{values}]") }
+    });
+    format!("{{namespaces: [{namespace:?}]{}}}", fields.collect::<String>())
 }
 
 #[cfg(test)]

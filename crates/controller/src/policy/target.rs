@@ -130,6 +130,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "to be called with what is written there")]
     fn policy(rules: Value) -> Policy {
         serde_json::from_value(json!({"apiVersion": "oncelet.dev/v1alpha1", "kind": "Policy", "rules": rules})).unwrap()
     }
@@ -178,6 +179,7 @@ mod tests {
 
     const MAY_MAKE: &str = r#"{"namespaces": ["a", "b"], "containerNames": ["*"], "images": ["x"], "networks": ["default"], "labels": ["team"]}"#;
 
+    #[expect(clippy::needless_pass_by_value, reason = "to be called with what is written there")]
     fn may_make(more: Value) -> Policy {
         policy(json!([serde_json::from_str::<Value>(MAY_MAKE).unwrap(), more]))
     }

@@ -59,6 +59,7 @@ struct Metadata {
 /// What some namespaces may use. In lists of names `*` stands for any characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a line of its own in the file")]
 pub struct Rule {
     /// The namespaces whose objects it is for.
     pub namespaces: Vec<String>,

@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[expect(clippy::needless_pass_by_value, reason = "to be called with what is written there")]
 fn policy(rules: Value) -> Policy {
     serde_json::from_value(json!({"apiVersion": "oncelet.dev/v1alpha1", "kind": "Policy", "rules": rules})).unwrap()
 }
@@ -159,7 +160,8 @@ fn quoted_keys(yaml: &str) -> String {
         while let Some(next) = chars.next_if(char::is_ascii_alphabetic) {
             word.push(next);
         }
-        if word == "true" { json.push_str(&word) } else { json.push_str(&format!("{word:?}")) }
+        let quote = if word == "true" { "" } else { "\"" };
+        json.extend([quote, &word, quote]);
     }
     json
 }
