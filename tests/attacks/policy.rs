@@ -142,7 +142,6 @@ pub(crate) fn each_field_that_reaches_out_is_refused_without_its_rule(world: &mu
         ("ports", with("ports", json!([{"containerPort": 80}]))),
         ("ports", with("ports", json!([{"containerPort": 80, "hostPort": 8099, "hostIP": ""}]))),
         ("labels", with("labels", json!([{"key": "traefik.enable", "value": "true"}]))),
-        ("labels", with("labels", json!([{"key": "oncelet.dev/uid", "value": "x"}]))),
         ("envFiles", with("envFiles", json!(["/etc/passwd"]))),
         ("engines", with("engine", json!("unix:///var/run/other.sock"))),
         ("engineContainers", foreign("existing")),
@@ -371,8 +370,8 @@ pub(crate) fn labels_that_are_forged_open_nothing(world: &mut World) {
     // One that passes for a container of ours altogether.
     let mut forged = made(world, "forged");
     forged["labels"] = json!([{"key": "oncelet.dev/container", "value": format!("{}/db", world.namespace)}]);
-    neighbour.apply(&manifest("Container", "forged", &forged));
-    assert!(neighbour.refused("ctr", "forged").contains("oncelet.dev/container"));
+    let refused_at_once = world.apply(&manifest("Container", "forged", &forged)).unwrap_err();
+    assert!(refused_at_once.contains("oncelet's own"), "{refused_at_once}");
     assert!(!there_is(&world.container_name("forged")));
 
     // An image's labels are not those of whoever runs it.

@@ -41,6 +41,12 @@ pub(crate) fn a_store_from_an_old_backup_starts_nothing_twice(world: &mut World)
     world.apply(&list(going_on.iter().map(manifest))).unwrap();
     eventually("all fifty have been started", || (db.lines("/data/starts").len() == 51).then_some(()));
 
+    for name in &going_on {
+        eventually("what it wrote is in the store", || {
+            (world.oncelet(&["logs", name]).as_deref() == Ok("begun\n")).then_some(())
+        });
+    }
+
     let file = world.dir.path().join("backup.tar.zst");
     let file = file.to_str().unwrap();
     let said = world.oncelet(&["store", "backup", file]).unwrap();

@@ -97,6 +97,7 @@ impl Scenario {
             "one_daemon_works_with_docker_and_podman",
             // Docker's command cannot commit a container of Podman's.
             "attacks::labels_that_came_with_an_image_prove_nothing",
+            "attacks::labels_that_are_forged_open_nothing",
         ]
         .contains(&self.name)
             // The page knows nothing of engines.

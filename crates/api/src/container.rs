@@ -319,10 +319,11 @@ pub enum PortProtocol {
 /// A label of the engine's container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!self.key.startsWith('oncelet.dev/')")
+#[x_kube(validation = Rule::new("!self.key.startsWith('oncelet.dev/') || self.key == 'oncelet.dev/allow-namespaces'")
     .message("labels that begin with oncelet.dev/ are oncelet's own").field_path(".key"))]
 pub struct ContainerLabel {
-    /// Its key: letters, digits and signs of ASCII but for = and the space. Those that begin with oncelet.dev/ are oncelet's own.
+    /// Its key: letters, digits and signs of ASCII but for = and the space. Those that begin with oncelet.dev/ are oncelet's own,
+    /// but for oncelet.dev/allow-namespaces, which names the namespaces that may enter the container where a policy honors it.
     #[schemars(length(min = 1, max = 512), regex(pattern = "^[!-<>-~]+$"))]
     pub key: String,
     /// Its value, on one line.

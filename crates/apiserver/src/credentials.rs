@@ -150,7 +150,7 @@ impl Credentials {
         }
         // Nor is it tried with each request where new ones are of no use by this clock, either.
         let helps = done.is_ok_and(|new| new.identity.as_ref().is_none_or(|it| it.good.holds(now)));
-        *not_before = (!helps).then(|| Instant::now() + RETRY);
+        *not_before = if helps { None } else { Instant::now().checked_add(RETRY) };
     }
 
     /// Takes what is kept, or has to be made anew, as the current ones.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::builtin::EVENTS;
 use crate::handlers;
+use crate::meta::At;
 use crate::storage::Stored;
 
 /// How often it is looked.
@@ -77,13 +78,14 @@ fn is_over(at: Timestamp, now: Timestamp) -> bool {
 
 /// When an event was last written, as far as it says so; at the latest now.
 fn written(event: &Value, now: Timestamp) -> Timestamp {
-    let booked = event["metadata"]["managedFields"].as_array().into_iter().flatten().map(|entry| &entry["time"]);
+    let metadata = event.at("metadata");
+    let booked = metadata.at("managedFields").as_array().into_iter().flatten().map(|entry| entry.at("time"));
     let told = [
-        &event["metadata"]["creationTimestamp"],
-        &event["firstTimestamp"],
-        &event["lastTimestamp"],
-        &event["eventTime"],
-        &event["series"]["lastObservedTime"],
+        metadata.at("creationTimestamp"),
+        event.at("firstTimestamp"),
+        event.at("lastTimestamp"),
+        event.at("eventTime"),
+        event.at("series").at("lastObservedTime"),
     ];
     let times = booked.chain(told).filter_map(|time| time.as_str()?.parse::<Timestamp>().ok());
     times.max().map_or(now, |last| last.min(now))

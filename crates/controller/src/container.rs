@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use kube::runtime::events::EventType;
 use kube::{Resource, ResourceExt};
-use oncelet_api::{Container, ContainerMode, REMOVE_FINALIZER};
+use oncelet_api::{ALLOW_NAMESPACES_LABEL, Container, ContainerMode, REMOVE_FINALIZER};
 use oncelet_core::{Program, Resolved, resolve};
 use oncelet_engine::{
     Container as EngineContainer, ContainerId, Engine, Error as EngineError, ErrorKind, NewContainer,
@@ -343,7 +343,7 @@ async fn new_container(
         Err(missing) => return Ok(Err(Trouble::input(&missing))),
     };
     let mut labels: BTreeMap<_, _> = spec.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect();
-    if let Some(key) = labels.keys().find(|key| key.starts_with(LABELS)) {
+    if let Some(key) = labels.keys().find(|key| key.starts_with(LABELS) && *key != ALLOW_NAMESPACES_LABEL) {
         let message = format!("the label {key} cannot be set: those that begin with {LABELS} are oncelet's own");
         return Ok(Err(Trouble { reason: "LabelReserved", message }));
     }

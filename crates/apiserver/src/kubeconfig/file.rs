@@ -147,7 +147,7 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
             return Err(io::Error::other(why));
         }
         std::thread::sleep(PAUSE);
-        waited += PAUSE;
+        waited = waited.saturating_add(PAUSE);
     }
 }
 

@@ -116,7 +116,7 @@ impl Node {
                         write!(f, "{:indent$}", "")?;
                     }
                     f.write_str("- ")?;
-                    item.write_value(f, indent + 2)?;
+                    item.write_value(f, indent.saturating_add(2))?;
                 }
                 Ok(())
             }
@@ -128,7 +128,7 @@ impl Node {
                     name.write(f, 0)?;
                     f.write_char(':')?;
                     // Lists stand as far left as the field that they are in, as kubectl writes them.
-                    let inner = if matches!(value, Self::List(_)) { indent } else { indent + 2 };
+                    let inner = if matches!(value, Self::List(_)) { indent } else { indent.saturating_add(2) };
                     if value.is_block() {
                         write!(f, "\n{:inner$}", "")?;
                     } else {
