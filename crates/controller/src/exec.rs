@@ -79,6 +79,6 @@ pub(crate) async fn reconcile(exec: Arc<ContainerExec>, ctx: Ctx) -> Result<Acti
     if finalizer::phase(&exec) == Phase::Ends && finalizer::is_over(&decision) {
         return finalizer::remove(&ctx, exec.as_ref(), KILL_FINALIZER).await;
     }
-    let shown = act::act(&ctx, &exec, &observation, decision).await;
+    let shown = Box::pin(act::act(&ctx, &exec, &observation, decision)).await;
     publish::publish(&ctx, &exec, &observation, shown).await
 }

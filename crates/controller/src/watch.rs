@@ -115,12 +115,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         progress,
         now,
     } = config;
-    for api in namespaces::apis::<ContainerExec>(&client, &namespaces) {
-        check_served(&api, "ContainerExec").await?;
-    }
-    for api in namespaces::apis::<Container>(&client, &namespaces) {
-        check_served(&api, "Container").await?;
-    }
+    check_all_served(&client, &namespaces).await?;
     let policies = Policies::new(access);
 
     let objects = if objects_stay { ObjectsOf::of_server(&client).await } else { ObjectsOf::OfThisDaemon };
@@ -202,17 +197,37 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         shutdown.clone(),
     ));
 
+    begin_background(&ctx, progress, keep_runs_for);
+    futures::join!(execs, containers);
+    finish(&ctx).await;
+    Ok(())
+}
+
+/// What goes on beside the objects.
+fn begin_background(ctx: &Ctx, progress: Progress, keep_runs_for: Duration) {
     ctx.watch(recover_always(ctx.clone(), progress));
     ctx.watch(collect_always(ctx.clone()));
     ctx.watch(retire_always(ctx.clone()));
     ctx.watch(prune_always(ctx.clone(), keep_runs_for));
     ctx.watch(health::check_always(ctx.clone()));
-    futures::join!(execs, containers);
-    await_programs(&ctx).await;
+}
+
+async fn finish(ctx: &Ctx) {
+    await_programs(ctx).await;
     // Its last words; where the API server is gone, nobody hears them.
     let _ = tokio::time::timeout(LAST_WORDS, ctx.events.written()).await;
     if let Ok(store) = ctx.store.get() {
         store.close().await;
+    }
+}
+
+/// Whether the API server has both kinds, wherever they are watched.
+async fn check_all_served(client: &Client, namespaces: &[String]) -> Result<(), Error> {
+    for api in namespaces::apis::<ContainerExec>(client, namespaces) {
+        check_served(&api, "ContainerExec").await?;
+    }
+    for api in namespaces::apis::<Container>(client, namespaces) {
+        check_served(&api, "Container").await?;
     }
     Ok(())
 }

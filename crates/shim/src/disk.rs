@@ -112,7 +112,7 @@ pub(crate) fn prove_room(place: &Place) -> io::Result<()> {
     let proof = limits::check_size(ROOM).and_then(|()| {
         let mut file = private().write(true).create_new(true).open(&path)?;
         // The claim, and what is kept for the end.
-        let written = file.write_all(&[b' '; ROOM]);
+        let written = file.write_all(&vec![b' '; ROOM]);
         written.and_then(|()| match limits::free_space(&path) {
             Some(free) if free < ROOM as u64 => Err(ErrorKind::StorageFull.into()),
             _ => Ok(()),

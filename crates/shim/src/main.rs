@@ -62,13 +62,14 @@ fn carry_out(order: Order) -> Result<ExitCode, String> {
             let terms = run::Terms { nonce, timeout_seconds, grace_seconds, stdin, log_limit, description };
             run::run(&home::mine(&place), &terms, &command)
         }
-        Task::Follow { place, stdout_from, stderr_from, log_limit } => match home::find(&place)? {
-            Some(place) => follow::follow(&place, [stdout_from, stderr_from], log_limit.unwrap_or(u64::MAX)),
-            None => {
+        Task::Follow { place, stdout_from, stderr_from, log_limit } => {
+            if let Some(place) = home::find(&place)? {
+                follow::follow(&place, [stdout_from, stderr_from], log_limit.unwrap_or(u64::MAX))
+            } else {
                 answer(&Frame::NoClaim);
                 Ok(ExitCode::SUCCESS)
             }
-        },
+        }
         Task::Stop { place, by, grace_seconds } => stop::stop(home::find(&place)?.as_ref(), by, grace_seconds),
         Task::Clean { places } => disk::clean(&places).map(done),
         Task::AwaitPort { port, stable_ms, limit_ms } => {

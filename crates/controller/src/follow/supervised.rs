@@ -141,9 +141,9 @@ impl Watch {
             };
             step = match came {
                 Came::Next(step) => step,
-                Came::Saw(exit, stream) => return self.complete(&exit, stream).await,
+                Came::Saw(exit, stream) => return Box::pin(self.complete(&exit, stream)).await,
                 Came::Unseen { started_at, finished_at, outcome } => {
-                    return self.end_unseen(started_at, finished_at, outcome).await;
+                    return Box::pin(self.end_unseen(started_at, finished_at, outcome)).await;
                 }
                 Came::NotStarted => return self.give_back().await,
                 Came::Lost => return,
