@@ -383,8 +383,8 @@ fn find_part(archive: &[u8], owners: &Owners, is_it: impl Fn(&Path) -> bool) -> 
     let mut archive = tar::Archive::new(archive);
     let Ok(entries) = archive.entries() else { return Part::Absent };
     for entry in entries {
-        // What cannot be read is the end of it.
-        let Ok(mut entry) = entry else { return Part::Absent };
+        // A file with holes, or what is no archive: it is the end of what can be read.
+        let Ok(mut entry) = entry else { return Part::Wrong("its archive cannot be read to the end".to_owned()) };
         let Some(path) = entry.path().ok().filter(|path| is_it(path)).map(Cow::into_owned) else { continue };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let (kind, owner, size) = (entry.header().entry_type(), entry.header().uid().unwrap_or(u64::MAX), entry.size());

@@ -130,7 +130,7 @@ async fn a_store_of_a_newer_release_is_refused_at_once() {
     sql(dir.path(), "UPDATE store SET min_writer = 99; PRAGMA user_version = 99").await;
     let expected = format!(
         "the run database {}/runs.db was written by a newer release of oncelet (it asks for schema 99, this release \
-         knows 4); use that release or a later one",
+         knows 5); use that release or a later one",
         dir.path().display()
     );
     assert_eq!(refusal(dir.path()).await, expected);

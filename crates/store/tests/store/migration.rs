@@ -171,5 +171,5 @@ async fn a_release_of_the_first_schema_may_not_write_any_more() {
             .fetch_one(&mut conn)
             .await
             .unwrap();
-    assert_eq!((min_writer, schema), (2, 4));
+    assert_eq!((min_writer, schema), (2, 5));
 }
