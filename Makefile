@@ -1,7 +1,7 @@
 # One command here is one script in hack/, which says what it does. CI runs the same: .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-all kube-rs torture bench bench-quick lint generate image clean-demo
+.PHONY: help build demo test test-all kube-rs fuzz torture bench bench-quick lint generate image clean-demo
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test-all: ## all tests, with all they need; says loudly what is skipped
 
 kube-rs: ## the cluster tests that kube-rs publishes, against the embedded API server
 	@hack/kube-rs.sh
+
+fuzz: ## ten million random inputs; about two hours
+	@hack/fuzz.sh
 
 torture: ## every fail point with every fault, hundreds of kills, engines that die: a quarter of an hour
 	@hack/torture.sh
