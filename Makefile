@@ -1,7 +1,7 @@
 # One command here is one script in hack/, which says what it does. CI runs the same: .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-all kube-rs fuzz torture bench bench-quick lint generate image clean-demo
+.PHONY: help build demo test kube-rs fuzz torture bench bench-quick lint generate image clean-demo
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,11 +12,8 @@ build: ## build target/release/oncelet
 demo: ## the story of the README, on this machine, from nothing; ends by itself
 	@hack/demo.sh
 
-test: ## what a change needs: every crate's tests, and end to end with one engine
+test: ## all tests, with all they need; says loudly what is skipped
 	@hack/test.sh
-
-test-all: ## all tests, with all they need; says loudly what is skipped
-	@hack/test.sh all
 
 kube-rs: ## the cluster tests that kube-rs publishes, against the embedded API server
 	@hack/kube-rs.sh
