@@ -22,7 +22,9 @@ use scenarios::Scenario;
 use world::{Server, World};
 
 fn main() -> ExitCode {
-    let args = Arguments::from_args();
+    let mut args = Arguments::from_args();
+    // They mostly wait, and those with a real kube-apiserver for each other.
+    args.test_threads = args.test_threads.or(Some(4));
     if args.list {
         let trials = scenarios::all().flat_map(|scenario| trials_of(scenario, None, true)).collect();
         return libtest_mimic::run(&args, trials).exit_code();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use oncelet_tests::kube_apiserver::KubeApiserver;
 pub(crate) use oncelet_tests::kubectl;
@@ -319,6 +320,11 @@ impl Drop for World {
     fn drop(&mut self) {
         // First the daemon, which makes persistent containers again, then what it made.
         drop(self.daemon.take());
+        if self.engine_host.is_some() {
+            // What the daemon has just asked for may still be in the making, and nobody is told when it is done. Podman keeps a
+            // container that is removed meanwhile in its list for ever, and then fails every list.
+            std::thread::sleep(Duration::from_millis(500));
+        }
         docker::remove_all(&self.container_name(""));
         if let Server::Real(_) = &self.server {
             // A real cluster keeps its objects; the next scenario's daemon must not find them.
