@@ -118,6 +118,7 @@ pub(crate) fn what_a_user_left_in_a_directory_of_an_earlier_version_is_not_roots
         spec["stdin"] = json!({"value": "x"});
         db.sh("rm -f /data/runs").unwrap();
         ran_once(world, object, &db, &spec);
+        world.delete(object);
     }
     lose_store(world);
     db.sh("rm -f /data/runs").unwrap();

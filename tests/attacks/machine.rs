@@ -21,7 +21,7 @@ struct Way {
 }
 
 fn way(world: &World) -> Way {
-    let printed = world.oncelet(&["page"]).unwrap();
+    let printed = world.page_address();
     let (at, token) = printed.trim().strip_prefix("http://").unwrap().split_once("/#token=").unwrap();
     Way { at: at.to_owned(), token: token.to_owned() }
 }

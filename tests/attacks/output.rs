@@ -263,7 +263,7 @@ fn nowhere_in(dir: &Path, texts: &[String]) {
 
 /// What the page's server answers to the page.
 fn page(world: &World, path: &str) -> String {
-    let address = world.oncelet(&["page"]).unwrap();
+    let address = world.page_address();
     let (server, token) = address.trim().strip_prefix("http://").unwrap().split_once("/#token=").unwrap();
     let mut stream = TcpStream::connect(server).unwrap();
     write!(

@@ -210,6 +210,12 @@ impl World {
         output(self.oncelet_command().args(args))
     }
 
+    /// What opens the page. A controller serves it a moment after it was started.
+    #[allow(dead_code, reason = "one suite looks at it")]
+    pub(crate) fn page_address(&self) -> String {
+        eventually("the page is served", || self.oncelet(&["page"]).ok()).trim().to_owned()
+    }
+
     pub(crate) fn oncelet_command(&self) -> Command {
         let mut command = Command::new(oncelet_path());
         command.env("ONCELET_DATA_DIR", self.data_dir()).env("ONCELET_KUBECONFIG", self.kubeconfig());

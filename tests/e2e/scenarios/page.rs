@@ -14,7 +14,7 @@ use crate::world::{World, sh};
 
 /// The address with the token, as people get it.
 fn address(world: &World) -> String {
-    world.oncelet(&["page"]).unwrap().trim().to_owned()
+    world.page_address()
 }
 
 /// The name of a picture, one of each half.
