@@ -299,4 +299,4 @@ fn run_conditions(conditions: &mut Conditions, status: &ContainerExecStatus, wha
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,7 +11,7 @@ fn exec(status: Option<ContainerExecStatus>) -> ContainerExec {
     exec
 }
 
-fn record(state: RunState) -> Box<RunRecord> {
+pub(crate) fn record(state: RunState) -> Box<RunRecord> {
     let name = RunName::of_object("default", "seed");
     let program = Program::default();
     Box::new(RunRecord {

@@ -130,3 +130,48 @@ pub(super) fn witnessed(exit: &Exit) -> Witnessed {
 fn time(us: i64) -> Timestamp {
     Timestamp::from_microsecond(us).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use oncelet_core::RunKey;
+    use serde_json::json;
+
+    use super::*;
+    use crate::status::tests::record;
+
+    fn recorded(description: &Description) -> Record {
+        let supervisor = json!({"pid": 1, "startTicks": 1, "bootId": "b"});
+        let claim =
+            json!({"version": 3, "nonce": "n", "atUs": 1, "supervisor": supervisor, "description": description});
+        let end = json!({"startedUs": 1, "finishedUs": 2, "elapsedUs": 1, "end": {"code": 0},
+            "stdout": {"bytes": 0, "kept": 0}, "stderr": {"bytes": 0, "kept": 0}});
+        let read = |value| serde_json::from_value(value).unwrap();
+        Record { claim: Some(read(claim)), exit: Some(serde_json::from_value(end).unwrap()), ..Record::default() }
+    }
+
+    #[test]
+    fn once_a_start_is_stored_only_the_record_of_that_launch_counts() {
+        let exec_id = "e".repeat(64);
+        let running = record(RunState::Running { exec_id: exec_id.clone(), started_at: Timestamp::UNIX_EPOCH });
+        let its = Description {
+            key: running.key.clone(),
+            object_uid: running.object_uid.clone(),
+            program: running.program.clone(),
+            effective: running.effective.clone(),
+            log_limit: None,
+            claimed_at: running.claimed_at,
+            container_started_at: None,
+        };
+        assert!(matches!(gate(&running, &recorded(&its)), Gate::Recorded(_)));
+        let starting = record(RunState::Starting { exec_id });
+        for other in [
+            Description { claimed_at: Timestamp::MAX, ..its.clone() },
+            Description { object_uid: "another".into(), ..its.clone() },
+            Description { key: RunKey { token: "another".into(), ..its.key.clone() }, ..its.clone() },
+        ] {
+            assert!(matches!(gate(&running, &recorded(&other)), Gate::Unsound { .. }), "{other:?}");
+            // Before that, an exec that was given up may have come late.
+            assert!(matches!(gate(&starting, &recorded(&other)), Gate::Recorded(_)), "{other:?}");
+        }
+    }
+}
