@@ -26,13 +26,12 @@ use crate::exec::Error;
 use crate::publish::{STALE, write_status};
 use crate::work::Action;
 use crate::{convert, finalizer, inputs, policy};
-pub(crate) use plan::LABEL_SPEC;
-use plan::{LABEL_KEY, LABEL_REPLACES, LABEL_UID, Plan, lifecycle_key, plan, removes};
+use plan::{Plan, lifecycle_key, plan, removes};
 use pull::Image;
 use replace::{Failure, replace};
 use status::{RECREATE_FAILED, Trouble, project};
-pub(crate) use whose::{LABEL_MADE, LABEL_OWNER, LABEL_STORE};
-use whose::{LABEL_SESSION, LABELS, Us, label, owner};
+use whose::{LABEL_KEY, LABEL_REPLACES, LABEL_SESSION, LABEL_UID, LABELS, Us, label, owner};
+pub(crate) use whose::{LABEL_MADE, LABEL_OWNER, LABEL_SPEC, LABEL_STORE};
 
 /// The net under every lost event.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -68,21 +67,20 @@ pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Act
     if let Err(refused) = policy::mounts(&ctx, &container).await {
         return refuse(&ctx, &container, refused.into()).await;
     }
-    let Known { found, store_uuid, has_runs } = match known(&ctx, &container).await {
+    let known = match known(&ctx, &container).await {
         Ok(Some(known)) => known,
         // Another daemon of this store is making it anew.
         Ok(None) => return Ok(Action::requeue(STALE)),
         Err(error) => return publish(&ctx, &container, Err(Trouble::engine(&error)), None).await,
     };
     // One that another oncelet made may be taken over, too: see the adopt annotation.
-    let is_theirs = |found: &EngineContainer| label(found, LABEL_STORE) != store_uuid.as_deref();
-    if (!plan::makes(&container) || found.as_ref().is_some_and(is_theirs))
-        && let Err(trouble) = policy::adopt(&ctx, &container, found.as_ref()).await
+    let is_theirs = known.found.as_ref().is_some_and(|found| !is_labelled(found, known.store_uuid.as_deref()));
+    if (!plan::makes(&container) || is_theirs)
+        && let Err(trouble) = policy::adopt(&ctx, &container, known.found.as_ref()).await
     {
         return refuse(&ctx, &container, trouble).await;
     }
-    let us = Us { store: store_uuid.as_deref(), session: ctx.engines.session(), has_runs };
-    let plan = plan(&container, us, found.as_ref());
+    let plan = plan(&container, known.us(&ctx), known.found.as_ref());
     tracing::debug!(object = %container.name_any(), ?plan, "planned");
     let mut container = container;
     if matches!(plan, Plan::Create | Plan::Recreate { .. }) {
@@ -93,7 +91,7 @@ pub(crate) async fn reconcile(container: Arc<Container>, ctx: Ctx) -> Result<Act
         };
     }
     let story = plan.story(&engine_name(&container));
-    match Box::pin(act(&ctx, &container, found, store_uuid, plan)).await? {
+    match Box::pin(act(&ctx, &container, known.found, known.store_uuid, plan)).await? {
         Some(result) => publish(&ctx, &container, result, story).await,
         None => Ok(Action::requeue(STALE)),
     }
@@ -109,10 +107,22 @@ struct Known {
     has_runs: bool,
 }
 
+impl Known {
+    /// Who asks whose it is.
+    fn us<'a>(&'a self, ctx: &'a Ctx) -> Us<'a> {
+        Us { store: self.store_uuid.as_deref(), session: ctx.engines.session(), has_runs: self.has_runs }
+    }
+}
+
+/// Whether the labels of `found` say that an oncelet with this store made it.
+fn is_labelled(found: &EngineContainer, store: Option<&str>) -> bool {
+    label(found, LABEL_STORE) == store
+}
+
 /// Looks. A replacement that was cut off is settled before; `None` where that is another daemon's work now.
 async fn known(ctx: &Ctx, container: &Container) -> Result<Option<Known>, EngineError> {
     let open = ctx.store.get().ok();
-    let store_uuid = open.as_ref().map(|store| store.uuid().to_string());
+    let store_uuid = ctx.store.uuid();
     let mut found = named(ctx, container).await?;
     let makes = plan::makes(container);
     let may_be_unsettled = found.as_ref().is_none_or(|found| label(found, LABEL_REPLACES).is_some());
@@ -127,7 +137,7 @@ async fn known(ctx: &Ctx, container: &Container) -> Result<Option<Known>, Engine
         };
     }
     // Where the labels say that it is ours, the store need not be asked.
-    let is_plain = |found: &EngineContainer| label(found, LABEL_STORE) == store_uuid.as_deref();
+    let is_plain = |found: &EngineContainer| is_labelled(found, store_uuid.as_deref());
     let has_runs = match found.as_ref().filter(|found| makes && label(found, LABEL_OWNER).is_some() && !is_plain(found))
     {
         Some(found) => has_runs_in(open.as_ref(), found).await,
@@ -187,16 +197,15 @@ fn goes_with_its_object(container: &Container) -> bool {
 
 /// Removes what goes with a deleted object, and lets the object go.
 async fn end(ctx: &Ctx, container: &Container) -> Result<Action, Error> {
-    let Known { found, store_uuid, has_runs } = match known(ctx, container).await {
+    let known = match known(ctx, container).await {
         Ok(Some(known)) => known,
         Ok(None) => return Ok(Action::requeue(STALE)),
         Err(error) => return publish(ctx, container, Err(Trouble::engine(&error)), None).await,
     };
-    let us = Us { store: store_uuid.as_deref(), session: ctx.engines.session(), has_runs };
-    let found = found.filter(|found| removes(container, us, found));
+    let found = known.found.as_ref().filter(|found| removes(container, known.us(ctx), found));
     if found.is_some()
         && !plan::makes(container)
-        && let Err(trouble) = policy::adopt(ctx, container, found.as_ref()).await
+        && let Err(trouble) = policy::adopt(ctx, container, found).await
     {
         return if trouble.is_refusal() {
             refuse(ctx, container, trouble).await

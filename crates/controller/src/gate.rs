@@ -61,6 +61,11 @@ impl StoreGate {
         self.0.borrow().clone()
     }
 
+    /// The UUID of the store, where it can be used.
+    pub(crate) fn uuid(&self) -> Option<String> {
+        self.get().ok().map(|store| store.uuid().to_string())
+    }
+
     /// Waits until the answer of [`StoreGate::get`] changes; for ever where it cannot change any more.
     pub(crate) async fn changed(&mut self) {
         if self.0.changed().await.is_err() {

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use oncelet_api::{Container, ContainerExec};
-use oncelet_core::policy::{Answer, Ask, DEFAULT_ENGINE, Policy, refusal};
+use oncelet_core::policy::{Answer, Ask, DEFAULT_ENGINE, Policy, Target, refusal};
 use oncelet_core::{Blocked, Reason};
-use oncelet_engine::Container as EngineContainer;
+use oncelet_engine::{Container as EngineContainer, Error as EngineError};
 use tokio::sync::watch;
 
 use crate::act::blocked_by_engine;
@@ -104,11 +104,6 @@ impl Policies {
         }
     }
 
-    /// The same for the objects of a kind that name their engine by way of another.
-    pub(crate) fn env_file_dirs_of(&self, ctx: &Ctx, exec: &ContainerExec) -> Option<Vec<String>> {
-        self.env_file_dirs(&namespace(exec), Some(&engine_of_exec(ctx, exec)))
-    }
-
     /// The directories that dotenv files may be read from for an object; `None` where they may be anywhere.
     pub(crate) fn env_file_dirs(&self, namespace: &str, engine: Option<&str>) -> Option<Vec<String>> {
         match self.access() {
@@ -119,11 +114,11 @@ impl Policies {
                 .map(|dirs| dirs.into_iter().map(str::to_owned).collect()),
         }
     }
-}
 
-/// The UUID of the store, if it can be opened.
-fn store_uuid(ctx: &Ctx) -> Option<String> {
-    ctx.store.get().ok().map(|store| store.uuid().to_string())
+    /// The same for `exec`, which may name its engine by way of a `Container`.
+    pub(crate) fn env_file_dirs_of(&self, ctx: &Ctx, exec: &ContainerExec) -> Option<Vec<String>> {
+        self.env_file_dirs(&namespace(exec), Some(&engine_of_exec(ctx, exec)))
+    }
 }
 
 /// Counts an object that is refused, once for each time that it is told.
@@ -174,6 +169,24 @@ pub(crate) async fn exec(ctx: &Ctx, exec: &ContainerExec) -> Result<(), Refused>
     places::env_files(&policy, &namespace, &engine, &exec.spec.env_files).await
 }
 
+/// Whether an object may do in a container of the engine at hand what `asks` says. `name` is what it asks for, `found` what has
+/// that name.
+async fn visit(
+    ctx: &Ctx,
+    policy: &Policy,
+    namespace: &str,
+    engine: &str,
+    (name, found): (&str, Option<&EngineContainer>),
+    asks: impl FnOnce(Target) -> Vec<Ask>,
+) -> Result<Result<(), Refused>, EngineError> {
+    let store = ctx.store.uuid();
+    let visitor = Visitor { policy, namespace, engine, store: store.as_deref() };
+    let seen = target::see(&ctx.engine, &ctx.policies.images, visitor, name, found).await?;
+    let mut asks = asks(seen.target);
+    asks.extend(seen.made_with);
+    Ok(judge(namespace, &policy.answer(namespace, engine, asks)))
+}
+
 /// Whether `exec` may run programs in `found`, a container of the engine at hand; without one, in whatever has the name that it
 /// asks for. Who may not learns nothing of it, not even whether it is there.
 pub(crate) async fn enter(
@@ -184,13 +197,8 @@ pub(crate) async fn enter(
 ) -> Result<(), Blocked> {
     let Some(policy) = in_force(ctx)? else { return Ok(()) };
     let (namespace, engine) = (namespace(exec), engine_of_exec(ctx, exec));
-    let store = store_uuid(ctx);
-    let visitor = Visitor { policy: &policy, namespace: &namespace, engine: &engine, store: store.as_deref() };
-    let seen = target::see(&ctx.engine, &ctx.policies.images, visitor, name, found).await;
-    let seen = seen.map_err(|error| blocked_by_engine(&error))?;
-    let mut asks = vec![Ask::Enter(seen.target)];
-    asks.extend(seen.made_with);
-    Ok(judge(&namespace, &policy.answer(&namespace, &engine, asks))?)
+    let judged = visit(ctx, &policy, &namespace, &engine, (name, found), |target| vec![Ask::Enter(target)]).await;
+    Ok(judged.map_err(|error| blocked_by_engine(&error))??)
 }
 
 /// Whether `container` may have what its spec says. Where it is deleted only its engine counts: a container that was made for it
@@ -228,11 +236,7 @@ pub(crate) async fn adopt(ctx: &Ctx, container: &Container, found: Option<&Engin
     let Some(policy) = in_force(ctx)? else { return Ok(()) };
     let (namespace, engine) = (namespace(container), engine_of_container(container));
     let name = engine_name(container);
-    let store = store_uuid(ctx);
-    let visitor = Visitor { policy: &policy, namespace: &namespace, engine: &engine, store: store.as_deref() };
-    let seen = target::see(&ctx.engine, &ctx.policies.images, visitor, &name, found).await;
-    let seen = seen.map_err(|error| Trouble::engine(&error))?;
-    let mut asks = asks::of_adoption(&container.spec, &seen.target);
-    asks.extend(seen.made_with);
-    Ok(judge(&namespace, &policy.answer(&namespace, &engine, asks))?)
+    let of_adoption = |target| asks::of_adoption(&container.spec, &target);
+    let judged = visit(ctx, &policy, &namespace, &engine, (&name, found), of_adoption).await;
+    Ok(judged.map_err(|error| Trouble::engine(&error))??)
 }

@@ -18,14 +18,22 @@ const DEFAULT: u32 = 12_000;
 /// The configuration of a file of properties; `name` is that of the file in which its failures are kept.
 ///
 /// # Panics
-/// Where the variable holds no number: a typing error must not look like a run.
-#[expect(clippy::panic, reason = "it is for tests")]
+/// As [`count`].
 pub fn cases(name: &str) -> Config {
-    let cases = match std::env::var(CASES) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{CASES} is a number, not {text:?}")),
-        Err(_) => DEFAULT,
-    };
+    let cases = count(DEFAULT);
     // A path that lives as long as the tests do; cargo runs them in the crate's directory.
     let path: &'static str = format!("proptest-regressions/{name}.txt").leak();
     Config { cases, failure_persistence: Some(Box::new(FileFailurePersistence::Direct(path))), ..Config::default() }
+}
+
+/// How many cases are asked for, or `default` of them.
+///
+/// # Panics
+/// Where the variable holds no number: a typing error must not look like a run.
+#[expect(clippy::panic, reason = "it is for tests")]
+pub fn count(default: u32) -> u32 {
+    match std::env::var(CASES) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{CASES} is a number, not {text:?}")),
+        Err(_) => default,
+    }
 }

@@ -10,13 +10,8 @@ use serde_json::{Value, json};
 
 use super::{Reply, Server, WIDGETS, widget};
 
-/// How many cases each test of random requests tries: `ONCELET_FUZZ_CASES`, or so many.
-fn cases(few: u32) -> u32 {
-    std::env::var("ONCELET_FUZZ_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(few)
-}
-
 fn config(few: u32) -> ProptestConfig {
-    ProptestConfig { cases: cases(few), max_shrink_iters: 2000, ..ProptestConfig::default() }
+    ProptestConfig { cases: oncelet_fuzz::count(few), max_shrink_iters: 2000, ..ProptestConfig::default() }
 }
 
 /// Paths that lead to every part of the server.
@@ -388,7 +383,7 @@ fn a_value_of_the_wrong_type_is_refused_or_taken_and_never_a_defect() {
         for place in all {
             let all = [json!(null), json!(true), json!(-1.5), json!("x"), json!([]), json!(["x"]), json!({"x": "y"})];
             // All of them take a while: each place gets others.
-            let few = if std::env::var_os("ONCELET_FUZZ_CASES").is_some() { all.len() } else { 2 };
+            let few = if std::env::var_os(oncelet_fuzz::CASES).is_some() { all.len() } else { 2 };
             for wrong in all.iter().cycle().skip(tried / 3).take(few) {
                 let mut broken = document.clone();
                 *broken.pointer_mut(&place).unwrap() = wrong.clone();

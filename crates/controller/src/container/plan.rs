@@ -10,16 +10,8 @@ use serde_json::{Map, Value};
 
 use super::engine_name;
 use super::status::{RECREATE_FAILED, START_DELAYED, STOP_REQUESTED, Trouble};
-use super::whose::{Us, Whose, label, whose};
+use super::whose::{LABEL_KEY, LABEL_SPEC, LABEL_UID, Us, Whose, label, whose};
 
-/// The label with the ID of the container that is removed once this one has started.
-pub(crate) const LABEL_REPLACES: &str = "oncelet.dev/replaces";
-/// The label with the declared spec that it was made from; nothing in it is resolved, so no secret is.
-pub(crate) const LABEL_SPEC: &str = "oncelet.dev/spec";
-/// The label with the lifecycle key.
-pub(crate) const LABEL_KEY: &str = "oncelet.dev/lifecycle-key";
-/// The label with the UID of the object that a session container was made for.
-pub(crate) const LABEL_UID: &str = "oncelet.dev/uid";
 /// The reason of the event of a container that was made anew.
 pub(crate) const RECREATED: &str = "Recreated";
 

@@ -16,9 +16,9 @@ use oncelet_api::Container;
 use oncelet_engine::{Container as EngineContainer, ContainerId, ContainerState, Engine, Error, NewContainer};
 use oncelet_faults::gives_up;
 
-use super::plan::{LABEL_REPLACES, runs};
+use super::plan::runs;
 use super::status::{RECREATE_FAILED, Trouble};
-use super::whose::{LABEL_OWNER, LABEL_STORE, Us, Whose, label, owner, whose};
+use super::whose::{LABEL_OWNER, LABEL_REPLACES, LABEL_STORE, Us, Whose, label, owner, whose};
 use super::{GRACE, engine_name, has_runs_in, look, own_labels, remove};
 use crate::context::{Ctx, one_line};
 

@@ -9,7 +9,7 @@ use oncelet_core::{Blocked, MissingInput};
 use oncelet_engine::{Container as EngineContainer, ContainerState as EngineState, Error, ErrorKind, Health, Protocol};
 
 use super::engine_name;
-use super::plan::LABEL_KEY;
+use super::whose::LABEL_KEY;
 use crate::context::one_line;
 
 /// Why a container does not run that could: `spec.stop` asks for it.

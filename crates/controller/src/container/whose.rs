@@ -19,6 +19,14 @@ pub(crate) const LABEL_STORE: &str = "oncelet.dev/store";
 pub(crate) const LABEL_MADE: &str = "oncelet.dev/made";
 /// The label with the session that a session container goes with.
 pub(crate) const LABEL_SESSION: &str = "oncelet.dev/session";
+/// The label with the ID of the container that is removed once this one has started.
+pub(crate) const LABEL_REPLACES: &str = "oncelet.dev/replaces";
+/// The label with the declared spec that it was made from; nothing in it is resolved, so no secret is.
+pub(crate) const LABEL_SPEC: &str = "oncelet.dev/spec";
+/// The label with the lifecycle key.
+pub(crate) const LABEL_KEY: &str = "oncelet.dev/lifecycle-key";
+/// The label with the UID of the object that a session container was made for.
+pub(crate) const LABEL_UID: &str = "oncelet.dev/uid";
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +111,7 @@ fn is_shown(container: &Container, found: &EngineContainer) -> bool {
 /// Whether it was made for this very object, and no earlier one of the same name.
 fn is_of_object(container: &Container, found: &EngineContainer) -> bool {
     let uid = container.uid();
-    uid.is_some() && label(found, super::plan::LABEL_UID) == uid.as_deref()
+    uid.is_some() && label(found, LABEL_UID) == uid.as_deref()
 }
 
 /// Takes our labels away where they came with the image: a container that `docker run` makes from a hostile image, or from one

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
 
-use super::whose::{Owners, PathStat};
+use super::whose::{Owners, PathStat, WRITABLE_BY_OTHERS};
 use crate::engine::SLOW_CALL;
 use crate::wire::Allowance;
 use crate::{ContainerId, Engine, Error, ErrorKind, OutputStream};
@@ -111,7 +111,7 @@ impl Engine {
                 return Ok(None);
             }
             unsound(format!("{gate} belongs to user {owner}, and which number the run's user has is not known"))
-        } else if head.mode().unwrap_or(u32::MAX) & 0o022 != 0 {
+        } else if head.mode().unwrap_or(u32::MAX) & WRITABLE_BY_OTHERS != 0 {
             unsound(format!("{gate} can be written to by other users, so it is no record"))
         } else {
             let mut record = Record::default();
@@ -394,7 +394,7 @@ fn find_part(archive: &[u8], owners: &Owners, is_it: impl Fn(&Path) -> bool) -> 
         if !owners.has(owner) {
             return Part::Wrong(format!("{name} belongs to user {owner}"));
         }
-        if entry.header().mode().unwrap_or(u32::MAX) & 0o022 != 0 {
+        if entry.header().mode().unwrap_or(u32::MAX) & WRITABLE_BY_OTHERS != 0 {
             return Part::Wrong(format!("{name} can be written to by other users"));
         }
         if size > LARGEST_PART {

@@ -9,6 +9,7 @@ use oncelet_shim::frame::{Frame, Hello};
 use oncelet_shim::{Place, ROOT, Task};
 use sha2::{Digest, Sha256};
 
+use super::whose::WRITABLE_BY_OTHERS;
 use super::{SupervisedEnd, TASK};
 use crate::engine::SLOW_CALL;
 use crate::{ContainerId, Engine, Error, FailureReason, patience};
@@ -181,7 +182,7 @@ impl Engine {
         let owners = self.owners(None).await?;
         Ok(head.entry_type().is_file()
             && head.size().is_ok_and(|size| size == PROGRAM.len() as u64)
-            && head.mode().is_ok_and(|mode| mode & 0o022 == 0)
+            && head.mode().is_ok_and(|mode| mode & WRITABLE_BY_OTHERS == 0)
             && head.uid().is_ok_and(|owner| owners.has(owner)))
     }
 

@@ -11,7 +11,7 @@ use crate::{ContainerId, Engine, Error, ErrorKind};
 /// More than a list of users ever has.
 const LARGEST_USERS: usize = 1024 * 1024;
 /// Others may write.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// What an engine says of a path, with the modes of Go's library.
 pub(super) struct PathStat {
